@@ -1,0 +1,63 @@
+/** `ChatModel`: messages in, reasoning / content / tool-call deltas out. HTTP, Responses and MCP know only this. */
+
+import type { FinishReason as EngineFinishReason, SamplingOptions, Timings, TokenInfo, Usage } from '../engine/types.js';
+
+export type TextPart = { readonly type: 'text'; readonly text: string };
+export type ImagePart = { readonly type: 'image'; readonly url: string };
+export type ContentPart = TextPart | ImagePart;
+
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  /** A JSON string, as on the wire. */
+  readonly arguments: string;
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'developer' | 'user' | 'assistant' | 'tool';
+  readonly content: string | readonly ContentPart[] | null;
+  readonly name?: string;
+  readonly reasoning?: string;
+  readonly toolCalls?: readonly ToolCall[];
+  readonly toolCallId?: string;
+}
+
+export interface ToolDefinition {
+  readonly name: string;
+  readonly description?: string;
+  /** JSON schema. */
+  readonly parameters?: Readonly<Record<string, unknown>>;
+  readonly strict?: boolean;
+}
+
+export interface ChatRequest {
+  readonly messages: readonly ChatMessage[];
+  readonly tools?: readonly ToolDefinition[];
+  readonly sampling?: SamplingOptions;
+  /** Unset: the rest of the context. */
+  readonly maxTokens?: number;
+  readonly stop?: readonly string[];
+  readonly ignoreEos?: boolean;
+  readonly logprobs?: number;
+  /** Extra variables for the template (`enable_thinking`, …). */
+  readonly templateVariables?: Readonly<Record<string, unknown>>;
+  /** @default true */
+  readonly addGenerationPrompt?: boolean;
+  /** The last message, an assistant's, is continued. @default false */
+  readonly continueFinalMessage?: boolean;
+  readonly cacheSalt?: string;
+}
+
+export type FinishReason = EngineFinishReason | 'tool_calls';
+
+export type ChatEvent =
+  | { readonly type: 'started'; readonly promptTokens: number; readonly cachedTokens: number }
+  | { readonly type: 'prefill'; readonly computed: number }
+  | { readonly type: 'reasoning'; readonly text: string; readonly tokens?: readonly TokenInfo[] }
+  | { readonly type: 'content'; readonly text: string; readonly tokens?: readonly TokenInfo[] }
+  | { readonly type: 'finished'; readonly reason: FinishReason; readonly usage: Usage; readonly timings: Timings };
+
+export interface ChatModel {
+  /** Events end with one `finished`; failures are thrown as EngineError; leaving the loop cancels. */
+  chat(request: ChatRequest, signal?: AbortSignal): AsyncIterable<ChatEvent>;
+}

@@ -1,0 +1,194 @@
+/** The engine as the rest of the TypeScript sees it: prompt text or token ids in, events out. */
+
+export type Device = 'auto' | 'cpu' | 'cuda' | 'metal';
+export type Dtype = 'auto' | 'f32' | 'f16' | 'bf16';
+
+export interface LoadOptions {
+  /** A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`. */
+  readonly model: string;
+  /** @default 'auto' */
+  readonly device?: Device;
+  /** @default 'auto' */
+  readonly dtype?: Dtype;
+  /** Longest sequence in tokens. Default: the model's own, cut to what memory holds. */
+  readonly maxModelLen?: number;
+  /** Sequences that run at once. @default 16 */
+  readonly maxNumSeqs?: number;
+  /** Requests that may wait beyond those that run; more is `queue_full`. @default 64 */
+  readonly maxQueue?: number;
+  /** Tokens computed per step, over all sequences. @default 512 */
+  readonly maxBatchTokens?: number;
+  /** Bytes for the KV cache. Default: from free memory and what maxNumSeqs × context could use. */
+  readonly kvCacheMemory?: number;
+  /** Compute threads. Default: from quota and affinity. */
+  readonly threads?: number;
+  /** Reuse cached prefixes. @default true */
+  readonly prefixCache?: boolean;
+  /** Never fetch from the hub. @default false */
+  readonly noDownload?: boolean;
+}
+
+export type LoadProgress =
+  | { readonly stage: 'resolve' }
+  /** Bytes over all files of the download. */
+  | { readonly stage: 'download'; readonly file: string; readonly done: number; readonly total: number }
+  /** Share of the weights read, 0..1. */
+  | { readonly stage: 'weights'; readonly done: number; readonly total: number };
+
+/** What was loaded, for printing and for the layers above. Sizes in bytes, lengths in tokens. */
+export interface LoadedModel {
+  /** Handle for the other calls; unique per load. */
+  readonly handle: number;
+  /** Canonical name: repo, repo@revision, repo:file.gguf or a base name. */
+  readonly id: string;
+  readonly family: string;
+  /** "Q4_1 + Q8_0 (GGUF)", "bf16 (safetensors)". */
+  readonly weightFormat: string;
+  readonly parameters: number;
+  readonly weightBytes: number;
+  readonly vocabSize: number;
+  /** What the model was made for. */
+  readonly contextLength: number;
+  /** What is served. */
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxBatchTokens: number;
+  readonly kvBytes: number;
+  readonly kvBlocks: number;
+  readonly blockSize: number;
+  readonly device: string;
+  readonly dtype: string;
+  readonly cpuLevel: string;
+  readonly threads: number;
+  readonly loadSeconds: number;
+  /** Things the operator should read: "no CUDA driver: using the CPU", "context cut from 131072 to 8192". */
+  readonly warnings: readonly string[];
+  /** The chat template's source, if the model has one; named ones (tool_use, …) by name. */
+  readonly chatTemplate?: string;
+  readonly chatTemplates?: Readonly<Record<string, string>>;
+  /** bos_token, eos_token, pad_token, unk_token and others that templates may name. */
+  readonly specialTokens: Readonly<Record<string, string>>;
+  readonly endTokenIds: readonly number[];
+  /** The checkpoint's generation_config.json, as it is. */
+  readonly generationConfig?: Readonly<Record<string, unknown>>;
+}
+
+export interface SamplingOptions {
+  /** 0 is greedy. Unset: the model's generation_config.json, else greedy. */
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly seed?: number;
+}
+
+export interface GenerateRequest {
+  /** Handle of a loaded model. */
+  readonly model: number;
+  readonly prompt: { readonly text: string; readonly addSpecialTokens: boolean } | { readonly ids: readonly number[] };
+  /** Unset: the rest of the context. */
+  readonly maxTokens?: number;
+  readonly stop?: readonly string[];
+  readonly ignoreEos?: boolean;
+  readonly sampling?: SamplingOptions;
+  /** Number of alternatives (0..20) to report for each generated token; unset: no log-probabilities. */
+  readonly logprobs?: number;
+  /** The same for the prompt's tokens. */
+  readonly promptLogprobs?: number;
+  /** Prefix blocks are shared only between equal salts. */
+  readonly cacheSalt?: string;
+}
+
+export interface TokenInfo {
+  readonly id: number;
+  /** The token's own text; U+FFFD where it is part of a character. */
+  readonly text: string;
+  /** The token's bytes. */
+  readonly bytes: readonly number[];
+  /** Natural logarithm; absent for the first prompt token. */
+  readonly logprob?: number;
+  /** Best first. */
+  readonly top?: readonly { readonly id: number; readonly text: string; readonly bytes: readonly number[]; readonly logprob: number }[];
+}
+
+/** A run of text, or one special token: a mark with its id, never guessed from text. */
+export type TextPiece = { readonly text: string; readonly special?: number };
+
+export type FinishReason = 'stop' | 'length';
+
+export interface Usage {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+}
+
+/** Seconds. */
+export interface Timings {
+  readonly queued: number;
+  readonly prefill: number;
+  readonly decode: number;
+}
+
+export type GenerationEvent =
+  | { readonly type: 'started'; readonly promptTokens: number; readonly cachedTokens: number }
+  | { readonly type: 'prefill'; readonly computed: number }
+  /** The prompt's tokens with their log-probabilities, from the first on; may come in parts. */
+  | { readonly type: 'prompt'; readonly tokens: readonly TokenInfo[] }
+  /** Whole characters only; `tokens` only if log-probabilities were asked for. `nTokens` were generated for this delta. */
+  | { readonly type: 'delta'; readonly pieces: readonly TextPiece[]; readonly tokens?: readonly TokenInfo[]; readonly nTokens: number }
+  | { readonly type: 'finished'; readonly reason: FinishReason; readonly stopString?: string; readonly usage: Usage; readonly timings: Timings };
+
+/** One generation. Iterate it once; leaving the loop cancels it. Failures are thrown as EngineError. */
+export interface Generation extends AsyncIterable<GenerationEvent> {
+  cancel(): void;
+}
+
+export interface ModelStats {
+  readonly running: number;
+  readonly waiting: number;
+  readonly freeBlocks: number;
+  readonly totalBlocks: number;
+}
+
+export interface Engine {
+  load(options: LoadOptions, onProgress?: (progress: LoadProgress) => void, signal?: AbortSignal): Promise<LoadedModel>;
+  unload(handle: number): Promise<void>;
+  generate(request: GenerateRequest, signal?: AbortSignal): Generation;
+  tokenize(handle: number, text: string, addSpecialTokens: boolean): Promise<number[]>;
+  detokenize(handle: number, ids: readonly number[], skipSpecialTokens: boolean): Promise<string>;
+  stats(handle: number): ModelStats;
+  /** Cancels what runs, frees everything; later calls fail with `closed`. */
+  close(): Promise<void>;
+}
+
+/** Local error codes; never sent as they are (ts/http maps them by one table). */
+export type EngineErrorCode =
+  | 'model_not_found'
+  | 'model_unsupported'
+  | 'model_broken'
+  | 'model_too_large'
+  | 'gated'
+  | 'hub_unreachable'
+  | 'disk_full'
+  | 'device_unavailable'
+  | 'invalid_request'
+  | 'context_length_exceeded'
+  | 'queue_full'
+  | 'cancelled'
+  | 'timeout'
+  | 'template_error'
+  | 'closed'
+  | 'internal';
+
+export class EngineError extends Error {
+  override readonly name = 'EngineError';
+  readonly code: EngineErrorCode;
+  /** The request's field the error is about, in the engine's names. */
+  readonly param: string | undefined;
+
+  constructor(code: EngineErrorCode, message: string, param?: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    this.param = param;
+  }
+}
