@@ -26,6 +26,18 @@ export interface LoadOptions {
   readonly prefixCache?: boolean;
   /** Never fetch from the hub. @default false */
   readonly noDownload?: boolean;
+  /** Seed of requests that bring none. Unset: a fresh one each. */
+  readonly defaultSeed?: number;
+}
+
+/** A complete, loadable model of the Hugging Face cache. */
+export interface CachedModel {
+  /** `repo`, `repo@revision` or `repo:file.gguf`. */
+  readonly id: string;
+  readonly path: string;
+  readonly bytes: number;
+  /** Unix seconds. */
+  readonly modified: number;
 }
 
 export type LoadProgress =
@@ -157,6 +169,8 @@ export interface Engine {
   tokenize(handle: number, text: string, addSpecialTokens: boolean): Promise<number[]>;
   detokenize(handle: number, ids: readonly number[], skipSpecialTokens: boolean): Promise<string>;
   stats(handle: number): ModelStats;
+  /** The models of the Hugging Face cache that could be loaded. */
+  listCached(): Promise<readonly CachedModel[]>;
   /** Cancels what runs, frees everything; later calls fail with `closed`. */
   close(): Promise<void>;
 }
