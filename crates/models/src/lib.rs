@@ -1,3 +1,8 @@
-//! The only crate with candle: weights from disk, what a decoder is (`architecture`), and the runners.
+//! The only crate with candle: weights from disk (`weights`), what a decoder is (`architecture`, read by `config`), a
+//! model opened for loading (`checkpoint`), and the runners.
 
 pub mod architecture;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod weights;
