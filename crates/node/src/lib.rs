@@ -1,1 +1,16 @@
+//! The napi binding: converts and calls, never decides. Everything that crosses is named `Binding*`.
 
+mod binding_engine;
+mod binding_error;
+mod binding_event;
+mod binding_generate;
+mod binding_load;
+mod tasks;
+
+pub use binding_engine::NativeEngine;
+pub use binding_error::BindingError;
+pub use binding_event::{BindingAlternative, BindingEvent, BindingPiece, BindingToken};
+pub use binding_generate::{BindingGenerateRequest, BindingSampling};
+pub use binding_load::{
+    BindingCachedModel, BindingLoadOptions, BindingLoadProgress, BindingLoadedModel, BindingNamedText,
+};

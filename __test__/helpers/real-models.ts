@@ -1,0 +1,45 @@
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** The weights that scripts/weights.json names, by id. */
+export function realModelPath(id: string): string {
+  const folder = process.env.TSSERVE_WEIGHTS_DIR ?? path.join(root, '.tsserve', 'weights');
+  const file = path.join(folder, `${id}.gguf`);
+  if (!existsSync(file)) {
+    throw new Error(`${file} is missing: fetch the weights with 'node scripts/weights.mjs --all'`);
+  }
+  return file;
+}
+
+export interface RealCase {
+  readonly kind: 'chat' | 'completion';
+  readonly text: string;
+  readonly prompt: string;
+  readonly prompt_ids: readonly number[];
+  readonly new_ids: readonly number[];
+  readonly new_text: string;
+  /** Per new token: the ten best ids with their log-probabilities, and the gap between the first two. */
+  readonly steps: readonly {
+    readonly id: number;
+    readonly top: readonly (readonly [number, number])[];
+    readonly gap: number;
+  }[];
+}
+
+export interface RealReference {
+  readonly model: string;
+  readonly cases: readonly RealCase[];
+  readonly perplexity: Readonly<Record<'512' | '1536', { readonly n_tokens: number; readonly mean_nll: number }>>;
+}
+
+/** What the weights must answer, by Python transformers in f32. */
+export function realReference(id: string): RealReference {
+  return JSON.parse(readFileSync(path.join(root, 'fixtures', 'real', `${id}.json`), 'utf8')) as RealReference;
+}
+
+export function gplText(): string {
+  return readFileSync(path.join(root, 'fixtures', 'real', 'gpl-3.txt'), 'utf8');
+}

@@ -1,0 +1,254 @@
+//! From a model's name to a running engine.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use tsserve_engine::{ComputePool, Engine, EngineConfig, EventSink, SequenceEvent};
+use tsserve_models::candle::{CandleRunner, Device, RunnerOptions, block_size, kv_layout, open_device};
+use tsserve_models::checkpoint::Checkpoint;
+use tsserve_models::weights::ModelFiles;
+use tsserve_text::{GgufTokenizer, Tokenizer};
+
+use crate::error::CoreError;
+use crate::generate::SamplingDefaults;
+use crate::hub::{HubConfig, HubProgress, ModelSpec, resolve};
+use crate::machine::{cpu_level, thread_count};
+use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
+use crate::model::Model;
+use crate::options::{Dtype, LoadOptions, LoadProgress, LoadedModel};
+use crate::output::{self, OutputMessage};
+use crate::service::OutputSink;
+
+/// `model_type`s of config.json that load.
+pub(crate) const SUPPORTED_MODEL_TYPES: &[&str] = tsserve_models::config::SUPPORTED_FAMILIES;
+
+/// Defaults of the load options, all printed by the server at start.
+pub const DEFAULT_MAX_NUM_SEQS: usize = 16;
+pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
+pub const DEFAULT_MAX_QUEUE: usize = 64;
+
+/// How long a sequence whose client does not read may keep its memory.
+const PARK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Steps of all models of the process take turns on one pool.
+fn compute_pool() -> ComputePool {
+    static POOL: OnceLock<ComputePool> = OnceLock::new();
+    POOL.get_or_init(ComputePool::new).clone()
+}
+
+/// Hands the engine's events to the output thread.
+struct ToOutput(mpsc::Sender<OutputMessage>);
+
+impl EventSink for ToOutput {
+    fn emit(&mut self, events: Vec<SequenceEvent>) {
+        // The output thread ends only with its last sender, which this is one of.
+        let _ = self.0.send(OutputMessage::Step(events));
+    }
+}
+
+pub(crate) fn load(
+    handle: u32,
+    options: &LoadOptions,
+    sink: Arc<OutputSink>,
+    progress: &mut dyn FnMut(LoadProgress),
+    cancel: &AtomicBool,
+) -> Result<Model, CoreError> {
+    let started = Instant::now();
+    check_options(options)?;
+    let spec = ModelSpec::parse(&options.model)?;
+    let mut hub = HubConfig::from_env();
+    hub.no_download |= options.no_download;
+    progress(LoadProgress::Resolve);
+    let resolved = resolve(
+        &spec,
+        &hub,
+        &mut |HubProgress { file, done, total }| progress(LoadProgress::Download { file, done, total }),
+        cancel,
+    )?;
+    check_cancel(cancel)?;
+
+    let mut warnings = resolved.warnings;
+    let files = ModelFiles::discover(&resolved.path).map_err(tsserve_models::ModelError::from)?;
+    let checkpoint = Checkpoint::open(&files)?;
+    let tokenizer = load_tokenizer(&checkpoint, &mut warnings)?;
+    let opened = open_device(options.device)?;
+    warnings.extend(opened.note);
+    let dtype = candle_dtype(options.dtype, &opened.device, &checkpoint);
+    let threads = options.threads.unwrap_or_else(thread_count);
+    tsserve_models::candle::configure_threads(threads);
+
+    // Memory is divided before anything large is read.
+    let architecture = &checkpoint.architecture;
+    let weight_bytes = checkpoint.n_parameters() * dtype.size_in_bytes() as u64;
+    let available = opened.free_memory.unwrap_or_else(available_memory);
+    check_weights(&resolved.id, weight_bytes, available).map_err(CoreError::TooLarge)?;
+    let groups = kv_layout(architecture, dtype);
+    let max_num_seqs = options.max_num_seqs.unwrap_or(DEFAULT_MAX_NUM_SEQS);
+    let max_batch_tokens = options.max_batch_tokens.unwrap_or(DEFAULT_MAX_BATCH_TOKENS);
+    let kv = plan_kv(&KvRequest {
+        groups: &groups,
+        block_size: block_size(),
+        context_length: architecture.max_position_embeddings,
+        max_model_len: options.max_model_len,
+        max_num_seqs,
+        max_batch_tokens,
+        kv_cache_memory: options.kv_cache_memory,
+        free: available - weight_bytes,
+    })
+    .map_err(CoreError::TooLarge)?;
+    warnings.extend(kv.warnings);
+    check_cancel(cancel)?;
+
+    let runner = CandleRunner::load(
+        &checkpoint,
+        RunnerOptions {
+            device: opened.device,
+            dtype,
+            max_context: kv.max_model_len,
+            max_batch_tokens,
+            kv_blocks: kv.blocks.clone(),
+        },
+        &mut |done, total| progress(LoadProgress::Weights { done: done as u64, total: total as u64 }),
+    )?;
+    check_cancel(cancel)?;
+
+    let generation_config = checkpoint.generation_config_json().map(str::to_owned);
+    let generation_value: serde_json::Value =
+        generation_config.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    warnings.extend(unused_generation_settings(&generation_value));
+    let end_token_ids = checkpoint.end_token_ids();
+    if end_token_ids.is_empty() {
+        warnings.push("the model names no end-of-sequence token: answers end at their token limit".into());
+    }
+    let templates = checkpoint.chat_templates();
+    let info = LoadedModel {
+        handle,
+        id: resolved.id,
+        family: architecture.family.clone(),
+        weight_format: checkpoint.format_summary(),
+        parameters: checkpoint.n_parameters(),
+        weight_bytes: checkpoint.file_bytes(),
+        vocab_size: architecture.vocab_size,
+        context_length: architecture.max_position_embeddings,
+        max_model_len: kv.max_model_len,
+        max_num_seqs,
+        max_batch_tokens,
+        kv_bytes: kv.bytes,
+        kv_blocks: kv.blocks.iter().sum(),
+        block_size: block_size(),
+        device: opened.name,
+        dtype: dtype.as_str().to_owned(),
+        cpu_level: cpu_level().to_owned(),
+        threads,
+        load_seconds: 0.0,
+        warnings,
+        chat_template: templates.default,
+        chat_templates: templates.named,
+        special_tokens: checkpoint.special_tokens(),
+        end_token_ids: end_token_ids.clone(),
+        generation_config: generation_value.is_object().then_some(generation_config).flatten(),
+    };
+
+    let (output, messages) = mpsc::channel();
+    let engine = Arc::new(Engine::spawn(
+        Box::new(runner),
+        EngineConfig {
+            max_num_seqs,
+            max_batch_tokens,
+            max_queue: options.max_queue.unwrap_or(DEFAULT_MAX_QUEUE),
+            prefix_cache: options.prefix_cache.unwrap_or(true),
+            park_timeout: PARK_TIMEOUT,
+        },
+        Box::new(ToOutput(output.clone())),
+        compute_pool(),
+    ));
+    output::spawn(&info.id, messages, Arc::downgrade(&engine), sink)
+        .map_err(|error| CoreError::Internal(format!("no thread could be started: {error}")))?;
+    Ok(Model {
+        info: LoadedModel { load_seconds: started.elapsed().as_secs_f64(), ..info },
+        tokenizer,
+        end_tokens: end_token_ids.into(),
+        sampling_defaults: SamplingDefaults::from_generation_config(&generation_value),
+        default_seed: options.default_seed,
+        engine,
+        output,
+    })
+}
+
+fn check_options(options: &LoadOptions) -> Result<(), CoreError> {
+    let at_least = |value: Option<usize>, least: usize, param: &'static str, name: &str| match value {
+        Some(n) if n < least => {
+            Err(CoreError::Invalid { message: format!("{name} must be at least {least}"), param: Some(param) })
+        }
+        _ => Ok(()),
+    };
+    at_least(options.max_num_seqs, 1, "maxNumSeqs", "max-num-seqs")?;
+    at_least(options.max_batch_tokens, block_size(), "maxBatchTokens", "max-batch-tokens")?;
+    at_least(options.max_model_len, block_size(), "maxModelLen", "max-model-len")?;
+    at_least(options.threads, 1, "threads", "threads")
+}
+
+fn check_cancel(cancel: &AtomicBool) -> Result<(), CoreError> {
+    if cancel.load(Ordering::Relaxed) { Err(CoreError::Cancelled) } else { Ok(()) }
+}
+
+fn load_tokenizer(checkpoint: &Checkpoint, warnings: &mut Vec<String>) -> Result<Tokenizer, CoreError> {
+    if let Some(path) = checkpoint.tokenizer_json() {
+        return Ok(Tokenizer::from_json_file(Path::new(&path))?);
+    }
+    let Some(data) = checkpoint.gguf_tokenizer() else {
+        return Err(CoreError::Text(tsserve_text::TextError::missing()));
+    };
+    let tokenizer = Tokenizer::from_gguf(GgufTokenizer {
+        model: data.model,
+        pre: data.pre,
+        tokens: data.tokens,
+        scores: data.scores,
+        token_types: data.token_types,
+        merges: data.merges,
+        bos_id: data.bos_id,
+        eos_id: data.eos_id,
+        unk_id: data.unk_id,
+        pad_id: data.pad_id,
+        add_bos: data.add_bos,
+        add_eos: data.add_eos,
+        add_space_prefix: data.add_space_prefix,
+    })?;
+    warnings.extend(tokenizer.warnings().iter().cloned());
+    Ok(tokenizer)
+}
+
+fn candle_dtype(asked: Option<Dtype>, device: &Device, checkpoint: &Checkpoint) -> tsserve_models::candle::DType {
+    use tsserve_models::candle::DType;
+    match asked {
+        Some(Dtype::F32) => DType::F32,
+        Some(Dtype::F16) => DType::F16,
+        Some(Dtype::Bf16) => DType::BF16,
+        // Half types are slower on the CPU and lose digits; on a GPU they are what the checkpoint was made for.
+        None if device.is_cpu() => DType::F32,
+        None => checkpoint.native_dtype(),
+    }
+}
+
+/// Settings of generation_config.json that change answers elsewhere and are not applied here.
+fn unused_generation_settings(config: &serde_json::Value) -> Option<String> {
+    let neutral = |key: &str, value: f64| {
+        config.get(key).and_then(serde_json::Value::as_f64).is_some_and(|v| (v - value).abs() > f64::EPSILON)
+    };
+    let mut names = Vec::new();
+    if neutral("repetition_penalty", 1.0) {
+        names.push("repetition_penalty");
+    }
+    if neutral("typical_p", 1.0) {
+        names.push("typical_p");
+    }
+    if neutral("no_repeat_ngram_size", 0.0) {
+        names.push("no_repeat_ngram_size");
+    }
+    if neutral("num_beams", 1.0) {
+        names.push("num_beams");
+    }
+    (!names.is_empty()).then(|| format!("generation_config.json sets {}, which is not applied yet", names.join(", ")))
+}

@@ -1,0 +1,79 @@
+//! What a load asks for and what it gives.
+
+use std::collections::BTreeMap;
+
+use tsserve_models::candle::DeviceKind;
+
+/// How to load a model. Unset fields are derived from the machine and the model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
+    pub model: String,
+    pub device: DeviceKind,
+    /// `None`: f32 on the CPU, the checkpoint's own type on a GPU.
+    pub dtype: Option<Dtype>,
+    /// Tokens.
+    pub max_model_len: Option<usize>,
+    /// Sequences that run at once, at least 1.
+    pub max_num_seqs: Option<usize>,
+    /// Requests that may wait.
+    pub max_queue: Option<usize>,
+    /// Tokens per step, at least 16.
+    pub max_batch_tokens: Option<usize>,
+    /// Bytes.
+    pub kv_cache_memory: Option<u64>,
+    pub threads: Option<usize>,
+    pub prefix_cache: Option<bool>,
+    pub no_download: bool,
+    pub default_seed: Option<u64>,
+}
+
+/// The type weights, activations and cache are held in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LoadProgress {
+    Resolve,
+    /// Bytes over all files of the download.
+    Download { file: String, done: u64, total: u64 },
+    /// Tensors read.
+    Weights { done: u64, total: u64 },
+}
+
+/// What was loaded. Sizes in bytes, lengths in tokens.
+#[derive(Debug, Clone)]
+pub struct LoadedModel {
+    pub handle: u32,
+    pub id: String,
+    pub family: String,
+    pub weight_format: String,
+    pub parameters: u64,
+    pub weight_bytes: u64,
+    pub vocab_size: usize,
+    pub context_length: usize,
+    pub max_model_len: usize,
+    pub max_num_seqs: usize,
+    pub max_batch_tokens: usize,
+    pub kv_bytes: u64,
+    pub kv_blocks: usize,
+    pub block_size: usize,
+    pub device: String,
+    pub dtype: String,
+    pub cpu_level: String,
+    pub threads: usize,
+    pub load_seconds: f64,
+    pub warnings: Vec<String>,
+    pub chat_template: Option<String>,
+    /// Named templates beside the default one.
+    pub chat_templates: BTreeMap<String, String>,
+    pub special_tokens: BTreeMap<String, String>,
+    pub end_token_ids: Vec<u32>,
+    /// generation_config.json as it is, a JSON object.
+    pub generation_config: Option<String>,
+}

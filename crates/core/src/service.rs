@@ -1,0 +1,176 @@
+//! The models of one embedder (a Node thread), by handle, and the requests that run on them, by id.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tsserve_engine::EngineStats;
+
+use crate::error::CoreError;
+use crate::generate::GenerateRequest;
+use crate::hub::{CachedModel, HubConfig, scan_cache};
+use crate::loader;
+use crate::model::Model;
+use crate::options::{LoadOptions, LoadProgress, LoadedModel};
+use crate::output::OutputEvent;
+
+/// Receives one batch of events per engine step, on an output thread: hand them on, never block.
+pub type OutputSink = dyn Fn(Vec<OutputEvent>) + Send + Sync;
+
+/// The models of one embedder. All calls may come from any thread; `load` and `tokenize` take their time.
+pub struct Service {
+    sink: Arc<OutputSink>,
+    models: Mutex<HashMap<u32, Arc<Model>>>,
+    /// Which model a request runs on, until it is cancelled or ends.
+    requests: Arc<Mutex<HashMap<u64, Arc<Model>>>>,
+    next_handle: AtomicU32,
+    closed: AtomicBool,
+}
+
+impl Service {
+    /// A service without models that reports to `sink`.
+    pub fn new(sink: impl Fn(Vec<OutputEvent>) + Send + Sync + 'static) -> Self {
+        let requests: Arc<Mutex<HashMap<u64, Arc<Model>>>> = Arc::default();
+        let running = Arc::clone(&requests);
+        let sink = move |events: Vec<OutputEvent>| {
+            let ended: Vec<u64> = events.iter().filter(|e| e.kind.is_last()).map(|e| e.id).collect();
+            sink(events);
+            if !ended.is_empty() {
+                let mut running = lock(&running);
+                let dropped: Vec<_> = ended.iter().map(|id| running.remove(id)).collect();
+                drop(running);
+                // The last reference to a model may go here: not under the lock, for it joins the engine's thread.
+                drop(dropped);
+            }
+        };
+        Self {
+            sink: Arc::new(sink),
+            models: Mutex::default(),
+            requests,
+            next_handle: AtomicU32::new(1),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Loads a model: resolves its name, plans memory, reads weights, starts its engine.
+    ///
+    /// # Errors
+    /// Every `CoreError`; a panic in a library becomes `internal`.
+    pub fn load(
+        &self,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+        cancel: &AtomicBool,
+    ) -> Result<LoadedModel, CoreError> {
+        self.check_open()?;
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let sink = Arc::clone(&self.sink);
+        let model = catch_unwind(AssertUnwindSafe(|| loader::load(handle, options, sink, progress, cancel)))
+            .unwrap_or_else(|panic| Err(CoreError::from_panic(&*panic)))?;
+        let info = model.info.clone();
+        lock(&self.models).insert(handle, Arc::new(model));
+        // Closed meanwhile: nobody would ever unload it.
+        if self.closed.load(Ordering::SeqCst) {
+            lock(&self.models).remove(&handle);
+            return Err(CoreError::Closed);
+        }
+        Ok(info)
+    }
+
+    /// Ends the model's generations (they fail with `closed`) and frees it.
+    pub fn unload(&self, handle: u32) -> Result<(), CoreError> {
+        let model = lock(&self.models).remove(&handle).ok_or(CoreError::NotLoaded)?;
+        let dropped: Vec<_> = {
+            let mut requests = lock(&self.requests);
+            let ids: Vec<u64> = requests.iter().filter(|(_, m)| Arc::ptr_eq(m, &model)).map(|(id, _)| *id).collect();
+            ids.iter().filter_map(|id| requests.remove(id)).collect()
+        };
+        drop(dropped);
+        drop(model);
+        Ok(())
+    }
+
+    /// Starts a generation under `id`, which the caller never uses twice.
+    pub fn generate(&self, id: u64, handle: u32, request: GenerateRequest) -> Result<(), CoreError> {
+        let model = self.model(handle)?;
+        lock(&self.requests).insert(id, Arc::clone(&model));
+        let started = catch_unwind(AssertUnwindSafe(|| model.generate(id, request)))
+            .unwrap_or_else(|panic| Err(CoreError::from_panic(&*panic)));
+        if started.is_err() {
+            let dropped = lock(&self.requests).remove(&id);
+            drop(dropped);
+        }
+        started
+    }
+
+    /// Stops a generation, whatever it is doing; it says no more. Unknown ids are ignored.
+    pub fn cancel(&self, id: u64) {
+        let model = lock(&self.requests).remove(&id);
+        if let Some(model) = model {
+            model.cancel(id);
+        }
+    }
+
+    /// Lets a generation run for `tokens` more.
+    pub fn grant(&self, id: u64, tokens: u32) {
+        let model = lock(&self.requests).get(&id).cloned();
+        if let Some(model) = model {
+            model.grant(id, tokens);
+        }
+    }
+
+    pub fn tokenize(&self, handle: u32, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, CoreError> {
+        Ok(self.model(handle)?.tokenizer.encode(text, add_special_tokens)?)
+    }
+
+    pub fn detokenize(&self, handle: u32, ids: &[u32], skip_special_tokens: bool) -> Result<String, CoreError> {
+        let model = self.model(handle)?;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= model.info.vocab_size) {
+            return Err(CoreError::Invalid {
+                message: format!("token id {id} is not in the vocabulary of {} tokens", model.info.vocab_size),
+                param: Some("ids"),
+            });
+        }
+        Ok(model.tokenizer.decode(ids, skip_special_tokens)?)
+    }
+
+    /// Counts of the model's engine, without waiting for a step in flight.
+    pub fn stats(&self, handle: u32) -> Option<EngineStats> {
+        Some(self.model(handle).ok()?.engine.stats())
+    }
+
+    /// The models of the Hugging Face cache that could be loaded.
+    pub fn list_cached(&self) -> Result<Vec<CachedModel>, CoreError> {
+        Ok(scan_cache(&HubConfig::from_env(), loader::SUPPORTED_MODEL_TYPES))
+    }
+
+    /// Ends everything. Later calls answer `closed`.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let requests = std::mem::take(&mut *lock(&self.requests));
+        let models = std::mem::take(&mut *lock(&self.models));
+        drop(requests);
+        drop(models);
+    }
+
+    fn model(&self, handle: u32) -> Result<Arc<Model>, CoreError> {
+        self.check_open()?;
+        lock(&self.models).get(&handle).cloned().ok_or(CoreError::NotLoaded)
+    }
+
+    fn check_open(&self) -> Result<(), CoreError> {
+        if self.closed.load(Ordering::SeqCst) { Err(CoreError::Closed) } else { Ok(()) }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The maps stay whole whatever panicked while holding them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

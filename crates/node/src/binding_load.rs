@@ -1,0 +1,190 @@
+use std::collections::HashMap;
+
+use napi_derive::napi;
+use tsserve_core::{CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel};
+
+/// How to load a model; unset fields are derived from the machine and the model.
+#[napi(object, object_to_js = false)]
+#[derive(Debug, Clone)]
+pub struct BindingLoadOptions {
+    /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
+    pub model: String,
+    #[napi(ts_type = "'auto' | 'cpu' | 'cuda' | 'metal'")]
+    pub device: Option<String>,
+    #[napi(ts_type = "'auto' | 'f32' | 'f16' | 'bf16'")]
+    pub dtype: Option<String>,
+    /// Tokens.
+    pub max_model_len: Option<u32>,
+    pub max_num_seqs: Option<u32>,
+    pub max_queue: Option<u32>,
+    pub max_batch_tokens: Option<u32>,
+    /// Bytes.
+    pub kv_cache_memory: Option<f64>,
+    pub threads: Option<u32>,
+    pub prefix_cache: Option<bool>,
+    pub no_download: Option<bool>,
+    pub default_seed: Option<i64>,
+}
+
+impl TryFrom<BindingLoadOptions> for LoadOptions {
+    type Error = CoreError;
+
+    fn try_from(options: BindingLoadOptions) -> Result<Self, CoreError> {
+        let invalid = |param: &'static str, message: String| CoreError::Invalid { message, param: Some(param) };
+        let device = match options.device.as_deref() {
+            None | Some("auto") => DeviceKind::Auto,
+            Some("cpu") => DeviceKind::Cpu,
+            Some("cuda") => DeviceKind::Cuda,
+            Some("metal") => DeviceKind::Metal,
+            Some(other) => {
+                return Err(invalid("device", format!("unknown device '{other}': use auto, cpu, cuda or metal")));
+            }
+        };
+        let dtype = match options.dtype.as_deref() {
+            None | Some("auto") => None,
+            Some("f32") => Some(Dtype::F32),
+            Some("f16") => Some(Dtype::F16),
+            Some("bf16") => Some(Dtype::Bf16),
+            Some(other) => {
+                return Err(invalid("dtype", format!("unknown dtype '{other}': use auto, f32, f16 or bf16")));
+            }
+        };
+        Ok(Self {
+            model: options.model,
+            device,
+            dtype,
+            max_model_len: options.max_model_len.map(|n| n as usize),
+            max_num_seqs: options.max_num_seqs.map(|n| n as usize),
+            max_queue: options.max_queue.map(|n| n as usize),
+            max_batch_tokens: options.max_batch_tokens.map(|n| n as usize),
+            kv_cache_memory: options.kv_cache_memory.map(|n| n as u64),
+            threads: options.threads.map(|n| n as usize),
+            prefix_cache: options.prefix_cache,
+            no_download: options.no_download.unwrap_or(false),
+            default_seed: options.default_seed.map(|n| n as u64),
+        })
+    }
+}
+
+/// How far a load is; `done` and `total` are bytes of a download or tensors read.
+#[napi(object, object_from_js = false)]
+#[derive(Debug, Clone)]
+pub struct BindingLoadProgress {
+    #[napi(ts_type = "'resolve' | 'download' | 'weights'")]
+    pub stage: &'static str,
+    pub file: Option<String>,
+    pub done: f64,
+    pub total: f64,
+}
+
+impl From<LoadProgress> for BindingLoadProgress {
+    fn from(progress: LoadProgress) -> Self {
+        match progress {
+            LoadProgress::Resolve => Self { stage: "resolve", file: None, done: 0.0, total: 0.0 },
+            LoadProgress::Download { file, done, total } => {
+                Self { stage: "download", file: Some(file), done: done as f64, total: total as f64 }
+            }
+            LoadProgress::Weights { done, total } => {
+                Self { stage: "weights", file: None, done: done as f64, total: total as f64 }
+            }
+        }
+    }
+}
+
+/// A named text, such as one of several chat templates.
+#[napi(object, object_from_js = false)]
+#[derive(Debug, Clone)]
+pub struct BindingNamedText {
+    pub name: String,
+    pub text: String,
+}
+
+/// What was loaded. Sizes in bytes, lengths in tokens.
+#[napi(object, object_from_js = false)]
+#[derive(Debug, Clone)]
+pub struct BindingLoadedModel {
+    pub handle: u32,
+    pub id: String,
+    pub family: String,
+    pub weight_format: String,
+    pub parameters: f64,
+    pub weight_bytes: f64,
+    pub vocab_size: u32,
+    pub context_length: u32,
+    pub max_model_len: u32,
+    pub max_num_seqs: u32,
+    pub max_batch_tokens: u32,
+    pub kv_bytes: f64,
+    pub kv_blocks: u32,
+    pub block_size: u32,
+    pub device: String,
+    pub dtype: String,
+    pub cpu_level: String,
+    pub threads: u32,
+    pub load_seconds: f64,
+    pub warnings: Vec<String>,
+    pub chat_template: Option<String>,
+    pub chat_templates: Vec<BindingNamedText>,
+    pub special_tokens: HashMap<String, String>,
+    pub end_token_ids: Vec<u32>,
+    /// generation_config.json as it is: JSON text.
+    pub generation_config: Option<String>,
+}
+
+impl From<LoadedModel> for BindingLoadedModel {
+    fn from(model: LoadedModel) -> Self {
+        Self {
+            handle: model.handle,
+            id: model.id,
+            family: model.family,
+            weight_format: model.weight_format,
+            parameters: model.parameters as f64,
+            weight_bytes: model.weight_bytes as f64,
+            vocab_size: model.vocab_size as u32,
+            context_length: model.context_length as u32,
+            max_model_len: model.max_model_len as u32,
+            max_num_seqs: model.max_num_seqs as u32,
+            max_batch_tokens: model.max_batch_tokens as u32,
+            kv_bytes: model.kv_bytes as f64,
+            kv_blocks: model.kv_blocks as u32,
+            block_size: model.block_size as u32,
+            device: model.device,
+            dtype: model.dtype,
+            cpu_level: model.cpu_level,
+            threads: model.threads as u32,
+            load_seconds: model.load_seconds,
+            warnings: model.warnings,
+            chat_template: model.chat_template,
+            chat_templates: model
+                .chat_templates
+                .into_iter()
+                .map(|(name, text)| BindingNamedText { name, text })
+                .collect(),
+            special_tokens: model.special_tokens.into_iter().collect(),
+            end_token_ids: model.end_token_ids,
+            generation_config: model.generation_config,
+        }
+    }
+}
+
+/// A loadable model of the Hugging Face cache.
+#[napi(object, object_from_js = false)]
+#[derive(Debug, Clone)]
+pub struct BindingCachedModel {
+    pub id: String,
+    pub path: String,
+    pub bytes: f64,
+    /// Unix seconds.
+    pub modified: f64,
+}
+
+impl From<CachedModel> for BindingCachedModel {
+    fn from(model: CachedModel) -> Self {
+        Self {
+            id: model.id,
+            path: model.path.display().to_string(),
+            bytes: model.bytes as f64,
+            modified: model.modified as f64,
+        }
+    }
+}
