@@ -1,12 +1,27 @@
 //! The engine of tsserve in ids and integers: requests, sequences, KV blocks, the scheduler, sampling, and the
 //! thread that steps a model. No tensors, no text, no JavaScript.
 
+mod compute_pool;
+mod config;
 mod event;
+mod handle;
+mod kv_blocks;
 mod plan;
 mod request;
+mod rng;
 mod runner;
+mod sampling;
+mod scheduler;
+mod sequence;
+mod step;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
+pub use compute_pool::{ComputePool, Lease};
+pub use config::{AddError, EngineConfig, MAX_LOGPROBS};
 pub use event::{EventKind, EventSink, FinishReason, SequenceEvent, Timings, TokenOutput};
+pub use handle::{Engine, EngineStats};
+pub use kv_blocks::OUT_OF_SIGHT;
 pub use plan::{OutputRow, RowResult, RowWant, SequencePlan, StepPlan, StepResults};
 pub use request::{Request, SamplingParams};
 pub use runner::{CacheGroup, CacheKind, ModelRunner, RunnerError, RunnerSpec};

@@ -1,0 +1,97 @@
+//! What a caller may set about an engine, and why it may refuse a request.
+
+use std::time::Duration;
+
+use crate::{Request, RunnerSpec, SamplingParams, TokenId};
+
+/// Limits of one engine. All are bounds on memory or time; none changes an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Sequences computed together, at least 1.
+    pub max_num_seqs: usize,
+    /// Tokens computed in one step, over all sequences. Raised to `max_num_seqs` and one block where it is less, so
+    /// that answers and a prompt always fit together.
+    pub max_batch_tokens: usize,
+    /// Requests that may wait beside `max_num_seqs` accepted ones; more are refused with `AddError::QueueFull`.
+    pub max_queue: usize,
+    /// Whether blocks of equal content are reused between requests.
+    pub prefix_cache: bool,
+    /// How long a sequence may wait for credit before it fails with code `client_stalled`.
+    pub park_timeout: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            max_num_seqs: 16,
+            max_batch_tokens: 528,
+            max_queue: 64,
+            prefix_cache: true,
+            park_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Most alternatives that log-probabilities may list.
+pub const MAX_LOGPROBS: usize = 20;
+
+/// Why `Engine::add` refused a request.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    #[error("token {token} is outside the vocabulary of {vocab_size}")]
+    TokenOutOfVocab { token: TokenId, vocab_size: usize },
+    /// The prompt leaves no room for one more token, or (with `max_new_tokens` 0) does not fit itself.
+    #[error("the prompt has {prompt_tokens} tokens, the context holds {max_context} with the answer")]
+    ContextLength { prompt_tokens: usize, max_context: usize },
+    #[error("{param} must be {expected}")]
+    InvalidParameter { param: &'static str, expected: &'static str },
+    /// `retry_after` is an estimate of when a place becomes free, from how long requests took lately; 1 to 60 s.
+    #[error("{waiting} requests are waiting already")]
+    QueueFull { waiting: usize, retry_after: Duration },
+    #[error("the engine is closed")]
+    Closed,
+}
+
+impl AddError {
+    /// Stable code for matching.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::EmptyPrompt => "empty_prompt",
+            Self::TokenOutOfVocab { .. } => "token_out_of_vocab",
+            Self::ContextLength { .. } => "context_length_exceeded",
+            Self::InvalidParameter { .. } => "invalid_parameter",
+            Self::QueueFull { .. } => "queue_full",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Checks what can be checked of a request without the queue. `max_context` is what fits the runner's memory.
+pub(crate) fn check_request(request: &Request, spec: &RunnerSpec, max_context: usize) -> Result<(), AddError> {
+    if request.prompt.is_empty() {
+        return Err(AddError::EmptyPrompt);
+    }
+    if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= spec.vocab_size) {
+        return Err(AddError::TokenOutOfVocab { token, vocab_size: spec.vocab_size });
+    }
+    let prompt_tokens = request.prompt.len();
+    if prompt_tokens + usize::from(request.max_new_tokens > 0) > max_context {
+        return Err(AddError::ContextLength { prompt_tokens, max_context });
+    }
+    let SamplingParams { temperature, top_p, min_p, .. } = request.sampling;
+    let at_most_20 = |n: Option<usize>| n.is_none_or(|n| n <= MAX_LOGPROBS);
+    let checks = [
+        ("temperature", (0.0..=100.0).contains(&temperature), "between 0 and 100"),
+        ("top_p", top_p > 0.0 && top_p <= 1.0, "greater than 0 and at most 1"),
+        ("min_p", (0.0..=1.0).contains(&min_p), "between 0 and 1"),
+        ("logprobs", at_most_20(request.logprobs), "at most 20"),
+        ("prompt_logprobs", at_most_20(request.prompt_logprobs), "at most 20"),
+    ];
+    match checks.into_iter().find(|(_, holds, _)| !holds) {
+        Some((param, _, expected)) => Err(AddError::InvalidParameter { param, expected }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,289 @@
+//! One request while it lives: its tokens, how far they are computed, and what it holds.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::kv_blocks::{Holding, KvBlocks, Prefix};
+use crate::rng::Rng;
+use crate::sampling::{self, SampleError};
+use crate::{
+    EventKind, FinishReason, OutputRow, Request, RowResult, RowWant, SequenceEvent, SequenceId, SequencePlan, Timings,
+    TokenId, TokenOutput,
+};
+
+/// One rule drives it: `n_computed` has to catch up with `tokens.len()`. Prefill, chunks, prefix hits, decode and
+/// computing again after preemption are all the same.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// Order of arrival; who came first is served first and preempted last.
+    pub(crate) ticket: u64,
+    request: Request,
+    /// The prompt and what was generated.
+    tokens: Vec<TokenId>,
+    /// Positions whose keys and values are in the blocks of `holding`.
+    pub(crate) n_computed: usize,
+    pub(crate) holding: Holding,
+    /// The prefixes of the first full blocks of `tokens`, as far as they were needed.
+    chain: Vec<Rc<Prefix>>,
+    /// Blocks known by content: found cached, or registered after their step.
+    n_registered: usize,
+    rng: Rng,
+    /// Tokens that may still be generated; `u32::MAX` is no limit.
+    credit: u32,
+    /// Prompt positions already reported, by `Prefill` and `Prompt` events: computing again reports nothing twice.
+    n_prefill_reported: usize,
+    n_prompt_reported: usize,
+    /// The next row has to show all logits, since candidates could not tell.
+    whole_row: bool,
+    /// Since when it waits for credit.
+    pub(crate) parked_at: Option<Instant>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Clock {
+    added: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+/// What becomes of a sequence after a step.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Progress {
+    GoesOn,
+    Finished(FinishReason),
+    Failed(SampleError),
+}
+
+/// Facts of the engine that a sequence's rows depend on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) vocab_size: usize,
+    /// Longest sequence, prompt and answer.
+    pub(crate) context: usize,
+    pub(crate) block_size: usize,
+    /// A row must not be computed twice: a recurrent state would move twice.
+    pub(crate) rows_once: bool,
+}
+
+impl Sequence {
+    pub(crate) fn new(ticket: u64, request: Request, added: Instant) -> Self {
+        Self {
+            ticket,
+            tokens: request.prompt.to_vec(),
+            n_computed: 0,
+            holding: Holding::default(),
+            chain: Vec::new(),
+            n_registered: 0,
+            rng: Rng::new(request.sampling.seed),
+            credit: request.credit,
+            n_prefill_reported: 0,
+            n_prompt_reported: 0,
+            whole_row: false,
+            parked_at: None,
+            clock: Clock { added, started: None, first_token: None, last_token: None },
+            request,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SequenceId {
+        self.request.id
+    }
+
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(crate) fn grant(&mut self, credit: u32) {
+        self.credit = self.credit.saturating_add(credit);
+    }
+
+    /// Where the next chunk ends: at a multiple of `chunk_tokens`, which does not depend on who else runs, or at the
+    /// last known token.
+    pub(crate) fn chunk_end(&self, n_computed: usize, chunk_tokens: usize) -> usize {
+        self.tokens.len().min((n_computed / chunk_tokens + 1) * chunk_tokens)
+    }
+
+    /// Whether computing up to `end` would generate a token that nobody has granted.
+    pub(crate) fn lacks_credit(&self, end: usize) -> bool {
+        self.credit == 0 && self.generates_at(end)
+    }
+
+    fn generates_at(&self, end: usize) -> bool {
+        end == self.tokens.len() && self.request.max_new_tokens > 0
+    }
+
+    /// The prefixes that cached blocks may serve. The last token is always computed, since its row is wanted; with
+    /// prompt log-probabilities every row is.
+    pub(crate) fn reusable_chain(&mut self, kv: &mut KvBlocks, limits: &Limits) -> &[Rc<Prefix>] {
+        let n_blocks = match self.request.prompt_logprobs {
+            Some(_) => 0,
+            None => (self.tokens.len() - 1) / limits.block_size,
+        };
+        kv.extend_chain(&mut self.chain, n_blocks, self.request.cache_salt, &self.tokens);
+        &self.chain[..n_blocks.min(self.chain.len())]
+    }
+
+    /// Starts on the blocks of a prefix hit of `n_cached` positions. Says so the first time.
+    pub(crate) fn start(
+        &mut self,
+        holding: Holding,
+        n_cached: usize,
+        limits: &Limits,
+        now: Instant,
+        events: &mut Vec<SequenceEvent>,
+    ) {
+        self.holding = holding;
+        self.n_computed = n_cached;
+        self.n_registered = n_cached / limits.block_size;
+        if self.clock.started.is_none() {
+            self.clock.started = Some(now);
+            let kind = EventKind::Started { prompt_tokens: self.request.prompt.len(), cached_tokens: n_cached };
+            events.push(self.event(kind));
+        }
+    }
+
+    /// Gives all blocks back; everything will be computed again.
+    pub(crate) fn preempt(&mut self) {
+        self.holding = Holding::default();
+        self.n_computed = 0;
+        self.n_registered = 0;
+    }
+
+    /// Its part of a step that computes up to `end`.
+    pub(crate) fn plan(&mut self, end: usize, limits: &Limits) -> SequencePlan {
+        let start = self.n_computed;
+        let prompt = &self.request.prompt;
+        let mut outputs = Vec::new();
+        if let Some(n) = self.request.prompt_logprobs {
+            for position in start.max(self.n_prompt_reported)..end.min(prompt.len() - 1) {
+                let want = RowWant::TopK { k: n.max(1), chosen: vec![prompt[position + 1]] };
+                outputs.push(OutputRow { index: position - start, want });
+            }
+        }
+        if self.generates_at(end) {
+            let whole_row = self.whole_row || limits.rows_once;
+            let want = sampling::want(&self.request.sampling, self.request.logprobs, whole_row);
+            outputs.push(OutputRow { index: end - 1 - start, want });
+        }
+        SequencePlan {
+            sequence: self.request.id,
+            tokens: self.tokens[start..end].to_vec(),
+            start,
+            block_tables: self.holding.snapshots(),
+            outputs,
+        }
+    }
+
+    /// Takes in what a successful step computed for it: `rows` answer the outputs of its plan, which ended at `end`.
+    pub(crate) fn advance(
+        &mut self,
+        end: usize,
+        rows: &[RowResult],
+        limits: &Limits,
+        now: Instant,
+        events: &mut Vec<SequenceEvent>,
+    ) -> Progress {
+        let generates = self.generates_at(end);
+        let n_prompt_rows = rows.len() - usize::from(generates && !rows.is_empty());
+        let (prompt_rows, token_row) = rows.split_at(n_prompt_rows);
+        self.n_computed = end;
+        self.report_prefill(end, events);
+        if let Err(error) = self.report_prompt(prompt_rows, events) {
+            return Progress::Failed(error);
+        }
+        if !generates {
+            return match end == self.tokens.len() {
+                true => Progress::Finished(FinishReason::Length),
+                false => Progress::GoesOn,
+            };
+        }
+        let Some(row) = token_row.first() else { return Progress::Failed(SampleError::RowMismatch) };
+        let Request { sampling, logprobs, .. } = &self.request;
+        match sampling::sample(sampling, *logprobs, limits.vocab_size, &mut self.rng, row) {
+            Ok(Some(output)) => self.append(output, limits, now, events),
+            Ok(None) if self.whole_row || limits.rows_once => Progress::Failed(SampleError::RowMismatch),
+            Ok(None) => {
+                // Compute the last token once more, which writes the same keys and values, and see the whole row.
+                self.whole_row = true;
+                self.n_computed = end - 1;
+                Progress::GoesOn
+            }
+            Err(error) => Progress::Failed(error),
+        }
+    }
+
+    /// After a step that succeeded: the blocks that are now full become known, those out of sight are given back.
+    pub(crate) fn keep_blocks(&mut self, kv: &mut KvBlocks, limits: &Limits) {
+        let n_full = self.n_computed / limits.block_size;
+        if n_full > self.n_registered {
+            kv.extend_chain(&mut self.chain, n_full, self.request.cache_salt, &self.tokens);
+            kv.register(&self.holding, &self.chain[..n_full.min(self.chain.len())], self.n_registered);
+            self.n_registered = n_full;
+        }
+        kv.release_out_of_sight(&mut self.holding, self.n_computed);
+    }
+
+    pub(crate) fn event(&self, kind: EventKind) -> SequenceEvent {
+        SequenceEvent { sequence: self.request.id, kind }
+    }
+
+    pub(crate) fn timings(&self, now: Instant) -> Timings {
+        let Clock { added, started, first_token, last_token } = self.clock;
+        let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+            (Some(from), Some(to)) => to.saturating_duration_since(from).as_secs_f64(),
+            _ => 0.0,
+        };
+        Timings {
+            queued: between(Some(added), started.or(Some(now))),
+            prefill: between(started, first_token.or(Some(now))),
+            decode: between(first_token, last_token),
+        }
+    }
+
+    fn report_prefill(&mut self, end: usize, events: &mut Vec<SequenceEvent>) {
+        let computed = end.min(self.request.prompt.len());
+        if computed > self.n_prefill_reported {
+            self.n_prefill_reported = computed;
+            events.push(self.event(EventKind::Prefill { computed }));
+        }
+    }
+
+    fn report_prompt(&mut self, rows: &[RowResult], events: &mut Vec<SequenceEvent>) -> Result<(), SampleError> {
+        let (Some(n), false) = (self.request.prompt_logprobs, rows.is_empty()) else { return Ok(()) };
+        let first = self.n_prompt_reported + 1;
+        let prompt = self.request.prompt.get(first..first + rows.len()).ok_or(SampleError::RowMismatch)?;
+        let described = prompt.iter().zip(rows).map(|(&token, row)| sampling::describe_prompt(token, n, row));
+        let tokens = described.collect::<Result<_, _>>()?;
+        self.n_prompt_reported += rows.len();
+        events.push(self.event(EventKind::Prompt { tokens }));
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        output: TokenOutput,
+        limits: &Limits,
+        now: Instant,
+        events: &mut Vec<SequenceEvent>,
+    ) -> Progress {
+        let token = output.token;
+        self.whole_row = false;
+        self.tokens.push(token);
+        if self.credit != u32::MAX {
+            self.credit -= 1;
+        }
+        self.clock.first_token.get_or_insert(now);
+        self.clock.last_token = Some(now);
+        events.push(self.event(EventKind::Tokens { tokens: vec![output] }));
+        let n_generated = self.tokens.len() - self.request.prompt.len();
+        if !self.request.ignore_eos && self.request.end_tokens.contains(&token) {
+            Progress::Finished(FinishReason::Stop)
+        } else if n_generated >= self.request.max_new_tokens || self.tokens.len() >= limits.context {
+            Progress::Finished(FinishReason::Length)
+        } else {
+            Progress::GoesOn
+        }
+    }
+}

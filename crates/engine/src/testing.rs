@@ -1,0 +1,1 @@
+//! A scripted runner and a single-threaded harness.
