@@ -1,0 +1,62 @@
+/** Shows how far a load is: one line that redraws itself on a terminal, plain lines at every tenth elsewhere. */
+
+import type { LoadProgress } from '../engine/types.js';
+import { formatBytes } from './format.js';
+
+export interface ProgressOutput {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  write(text: string): unknown;
+}
+
+const barWidth = 24;
+const redrawMs = 100;
+
+export class ProgressLine {
+  readonly #out: ProgressOutput;
+  #stage = '';
+  #tenth = -1;
+  #drawn = false;
+  #drawnAt = 0;
+
+  constructor(out: ProgressOutput) {
+    this.#out = out;
+  }
+
+  update(progress: LoadProgress): void {
+    if (progress.stage === 'resolve') return;
+    const { done, total } = progress;
+    const share = total > 0 ? Math.min(1, done / total) : 0;
+    const name = progress.stage === 'download' ? `downloading ${progress.file}` : 'reading the weights';
+    const amount = progress.stage === 'download' ? `  ${formatBytes(done)} of ${formatBytes(total)}` : '';
+    if (this.#out.isTTY === true) this.#draw(name, share, amount);
+    else this.#line(name, share, amount);
+  }
+
+  /** Takes the line off the terminal, so that what follows starts clean. */
+  end(): void {
+    if (this.#drawn) this.#out.write('\r\u001b[2K');
+    this.#drawn = false;
+  }
+
+  #draw(name: string, share: number, amount: string): void {
+    const now = performance.now();
+    if (share < 1 && now - this.#drawnAt < redrawMs) return;
+    this.#drawnAt = now;
+    this.#drawn = true;
+    const filled = Math.round(share * barWidth);
+    const bar = '█'.repeat(filled) + '░'.repeat(barWidth - filled);
+    const tail = ` ${bar} ${Math.floor(share * 100)} %${amount}`;
+    const room = Math.max(8, (this.#out.columns ?? 80) - tail.length - 1);
+    const shown = name.length > room ? `${name.slice(0, room - 1)}…` : name;
+    this.#out.write(`\r\u001b[2K${shown}${tail}`);
+  }
+
+  #line(name: string, share: number, amount: string): void {
+    const tenth = Math.floor(share * 10);
+    if (name === this.#stage && tenth === this.#tenth) return;
+    this.#stage = name;
+    this.#tenth = tenth;
+    this.#out.write(`${name}: ${tenth * 10} %${amount}\n`);
+  }
+}

@@ -1,0 +1,49 @@
+/** What `tsserve serve` prints: where it listens, what it loaded, and a line to try. */
+
+import type { LoadedModel } from '../engine/types.js';
+import { formatBytes, formatCount, plural } from './format.js';
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The URL to type on this machine; an address that means "every interface" is reached by localhost. */
+export function serverUrl({ host, port }: Address): string {
+  const name = host === '0.0.0.0' || host === '::' || host === '127.0.0.1' ? 'localhost' : host;
+  return `http://${name.includes(':') ? `[${name}]` : name}:${port}`;
+}
+
+/** Lines about a loaded model. Warnings stand last, where they are read. */
+export function describeModel(model: LoadedModel): string {
+  const context =
+    model.maxModelLen === model.contextLength
+      ? plural(model.maxModelLen, 'token')
+      : `${plural(model.maxModelLen, 'token')} (the model was made for ${model.contextLength})`;
+  const rows: readonly (readonly [string, string])[] = [
+    ['architecture', `${model.family}, ${formatCount(model.parameters)} parameters, vocabulary ${model.vocabSize}`],
+    ['weights', `${model.weightFormat}, ${formatBytes(model.weightBytes)}`],
+    ['context', context],
+    ['KV memory', `${formatBytes(model.kvBytes)}: ${model.kvBlocks} blocks of ${plural(model.blockSize, 'token')}`],
+    ['batch', `${plural(model.maxNumSeqs, 'sequence')}, ${plural(model.maxBatchTokens, 'token')} per step`],
+    ['device', `${model.device}, ${model.cpuLevel}, ${model.dtype}, ${plural(model.threads, 'thread')}`],
+  ];
+  return [
+    `loaded ${model.id} in ${model.loadSeconds.toFixed(1)} s`,
+    ...rows.map(([name, value]) => `  ${name.padEnd(13)} ${value}`),
+    ...model.warnings.map((warning) => `  warning: ${warning}`),
+  ].join('\n');
+}
+
+/** A curl line that works as it is, in a POSIX shell. */
+export function curlLine(url: string, id: string, hasTemplate: boolean, needsKey: boolean): string {
+  const key = needsKey ? ` -H "authorization: Bearer $TSSERVE_API_KEY"` : '';
+  const [path, body] = hasTemplate
+    ? [
+        'chat/completions',
+        { model: id, messages: [{ role: 'user', content: 'Why is the sky blue?' }], max_tokens: 100 },
+      ]
+    : ['completions', { model: id, prompt: 'The sky is blue because', max_tokens: 60 }];
+  const json = JSON.stringify(body).replaceAll("'", "'\\''");
+  return `curl ${url}/v1/${path} -H 'content-type: application/json'${key} -d '${json}'`;
+}
