@@ -1,0 +1,111 @@
+/** Messages and tools → what a Hugging Face chat template expects, as `transformers serve` prepares them. */
+
+import { EngineError, type LoadedModel } from '../engine/types.js';
+import type { TemplateInput } from './template-render.js';
+import type { ChatMessage, ChatRequest, ContentPart, ToolCall, ToolDefinition } from './types.js';
+
+/**
+ * The template's input for one request to a text model. Throws EngineError `invalid_request`: no template, an empty
+ * conversation, a picture, tool-call arguments that are not JSON, nothing to continue.
+ */
+export function toTemplateInput(info: LoadedModel, request: ChatRequest): TemplateInput {
+  const { messages, tools, continueFinalMessage = false } = request;
+  if (messages.length === 0) throw invalid('messages must not be empty');
+  if (continueFinalMessage && messages.at(-1)?.role !== 'assistant') {
+    throw invalid('only an assistant message can be continued');
+  }
+  const template = chooseTemplate(info, tools);
+  return {
+    template,
+    messages: messages.map((message, index) => toTemplateMessage(template, message, index)),
+    tools: tools && tools.length > 0 ? tools.map(toTemplateTool) : undefined,
+    addGenerationPrompt: (request.addGenerationPrompt ?? true) && !continueFinalMessage,
+    continueFinalMessage,
+    specialTokens: info.specialTokens,
+    variables: request.templateVariables,
+  };
+}
+
+/** Of several named templates `tool_use` serves requests with tools, `default` the others. */
+function chooseTemplate(info: LoadedModel, tools: ChatRequest['tools']): string {
+  const named = info.chatTemplates;
+  const forTools = tools && tools.length > 0 ? named?.['tool_use'] : undefined;
+  const template = forTools ?? info.chatTemplate ?? named?.['default'];
+  if (template !== undefined) return template;
+  throw new EngineError(
+    'invalid_request',
+    `the model ${info.id} has no chat template: it can only complete text, with /v1/completions`,
+    'messages',
+  );
+}
+
+function toTemplateMessage(template: string, message: ChatMessage, index: number): Record<string, unknown> {
+  const out: Record<string, unknown> = {
+    role: toTemplateRole(template, message.role),
+    content: toText(message.content, index),
+  };
+  if (message.name !== undefined) out['name'] = message.name;
+  if (message.reasoning !== undefined) {
+    out['reasoning_content'] = message.reasoning;
+    // gpt-oss calls it by another name.
+    if (/\bmessage(\.thinking|\[['"]thinking)/.test(template)) out['thinking'] = message.reasoning;
+  }
+  if (message.toolCalls && message.toolCalls.length > 0) {
+    out['tool_calls'] = message.toolCalls.map((call) => toTemplateCall(call, index));
+  }
+  if (message.toolCallId !== undefined) out['tool_call_id'] = message.toolCallId;
+  return out;
+}
+
+/** `developer` is OpenAI's newer word for `system`; a template that does not know it would drop or refuse the message. */
+function toTemplateRole(template: string, role: ChatMessage['role']): string {
+  return role === 'developer' && !template.includes('developer') ? 'system' : role;
+}
+
+/** A text model's template gets one string; `transformers serve` joins parts with a space. */
+function toText(content: string | readonly ContentPart[] | null, index: number): string {
+  if (content === null) return '';
+  if (typeof content === 'string') return content;
+  return content
+    .map((part) => {
+      if (part.type === 'text') return part.text;
+      throw new EngineError('invalid_request', 'this model takes text only, no images', `messages[${index}].content`);
+    })
+    .join(' ');
+}
+
+function toTemplateCall(call: ToolCall, index: number): Record<string, unknown> {
+  return { id: call.id, type: 'function', function: { name: call.name, arguments: parseArguments(call, index) } };
+}
+
+/** Templates go through the arguments as a mapping; on the wire they are a JSON string. */
+function parseArguments(call: ToolCall, index: number): unknown {
+  if (call.arguments.trim() === '') return {};
+  try {
+    return JSON.parse(call.arguments) as unknown;
+  } catch (error) {
+    throw new EngineError(
+      'invalid_request',
+      `the arguments of the tool call ${call.name} are not JSON`,
+      `messages[${index}].tool_calls`,
+      { cause: error },
+    );
+  }
+}
+
+function toTemplateTool(tool: ToolDefinition): Record<string, unknown> {
+  const { name, description, parameters, strict } = tool;
+  return {
+    type: 'function',
+    function: {
+      name,
+      ...(description === undefined ? {} : { description }),
+      ...(parameters === undefined ? {} : { parameters }),
+      ...(strict === undefined ? {} : { strict }),
+    },
+  };
+}
+
+function invalid(message: string): EngineError {
+  return new EngineError('invalid_request', message, 'messages');
+}
