@@ -17,7 +17,7 @@ export const rustTests = {
 export const nodeTests = {
   name: 'mocha',
   count: /^\s+(?:(\d+) passing|(\d+) failing)/gm,
-  run: counted(process.execPath, [join(root, 'node_modules/mocha/bin/mocha.js')]),
+  run: counted(process.execPath, [join(root, 'node_modules/mocha/bin/mocha.js'), '__test__/*.test.ts']),
 };
 export const clippy = {
   name: 'clippy',
