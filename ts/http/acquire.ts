@@ -1,0 +1,35 @@
+/** The model that a request asks for. */
+
+import type { ModelLease } from '../app/types.js';
+import { EngineError } from '../engine/types.js';
+import { ApiError, missingParameter } from '../protocol/errors.js';
+import type { RequestContext } from './context.js';
+
+/**
+ * Loads it if need be; stops waiting when the client goes away.
+ * @param id undefined: the one that is served
+ */
+export async function acquireModel(context: RequestContext, id: string | undefined): Promise<ModelLease> {
+  try {
+    return await context.services.registry.acquire(id, { signal: context.signal });
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    if (id === undefined && (error.code === 'model_not_found' || error.code === 'invalid_request')) {
+      throw missingParameter('model', 'this server has no default model');
+    }
+    if (id !== undefined && error.code === 'model_not_found') throw modelNotFound(id, error.message);
+    throw error;
+  }
+}
+
+/** 404 whose message holds the id. @param reason what is known about it */
+export function modelNotFound(id: string, reason?: string): ApiError {
+  const plain = `model '${id}' does not exist`;
+  return new ApiError({
+    status: 404,
+    type: 'not_found_error',
+    code: 'model_not_found',
+    param: 'model',
+    message: reason === undefined ? plain : reason.includes(id) ? reason : `${plain}: ${reason}`,
+  });
+}

@@ -1,0 +1,144 @@
+/** The HTTP API as an Express app. */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+import express, { type Express, type NextFunction, type Request, type Response } from 'express';
+
+import type { ModelRegistry } from '../app/types.js';
+import { ApiError } from '../protocol/errors.js';
+import { createAccessCheck } from './access.js';
+import { createKeyCheck } from './auth.js';
+import { RequestContext, type Services } from './context.js';
+import { createCors } from './cors.js';
+import { STATUS_CLIENT_GONE } from './errors.js';
+import { DEFAULT_LIMITS, type HttpLimits } from './limits.js';
+import { type Logger, silentLogger, warnOnce } from './logger.js';
+import { sendEmpty, sendError } from './respond.js';
+import { ROUTES } from './routes/index.js';
+import type { Route } from './routes/route.js';
+
+export interface AppOptions {
+  readonly registry: ModelRegistry;
+  /** Any of them opens every route; without keys, Host and Origin are checked instead. @default none */
+  readonly apiKeys?: readonly string[];
+  /** Web pages that may ask: true for all, or their origins. @default false */
+  readonly cors?: boolean | readonly string[];
+  /** Unknown fields are a 400 instead of a warning. @default false */
+  readonly strict?: boolean;
+  /** Host names besides loopback ones; '*' for any. @default none */
+  readonly allowedHosts?: readonly string[];
+  /** Origins besides loopback ones and those of `cors`; '*' for any. @default none */
+  readonly allowedOrigins?: readonly string[];
+  /** @default silent */
+  readonly logger?: Logger;
+  readonly limits?: Partial<HttpLimits>;
+}
+
+const OPENAI_VERSION = '2020-10-01';
+
+/** @throws TypeError for a blank API key */
+export function createApp(options: AppOptions): Express {
+  const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger } = options;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const services: Services = { registry, limits, strict, logger, warnOnce: warnOnce(logger), routes: ROUTES };
+  const contexts = new WeakMap<IncomingMessage, RequestContext>();
+  const contextOf = (req: IncomingMessage, res: ServerResponse): RequestContext => {
+    const known = contexts.get(req);
+    if (known !== undefined) return known;
+    const context = new RequestContext(req, res, services);
+    contexts.set(req, context);
+    return context;
+  };
+  const checkKey = createKeyCheck(apiKeys);
+  const checkAccess = createAccessCheck({
+    allowedHosts: options.allowedHosts ?? [],
+    allowedOrigins: [...(options.allowedOrigins ?? []), ...(cors === true ? ['*'] : cors === false ? [] : cors)],
+  });
+  const crossOrigin = createCors(cors);
+
+  const app = express();
+  app.disable('x-powered-by');
+
+  app.use((req, res, next) => {
+    const context = contextOf(req, res);
+    res.setHeader('x-request-id', context.id);
+    res.setHeader('openai-version', OPENAI_VERSION);
+    logWhenDone(context, req.path);
+    // With a key any Host will do (tunnels, containers): a page that rebinds its name still has no key.
+    if (apiKeys.length === 0) checkAccess(req);
+    const preflight = crossOrigin.apply(req, res);
+    if (preflight === undefined) next();
+    else sendEmpty(context, 204, preflight);
+  });
+
+  for (const [path, routes] of byPath(ROUTES)) {
+    app.all(path, async (req, res) => {
+      const method = req.method === 'HEAD' ? 'GET' : req.method;
+      const route = routes.find((candidate) => candidate.method === method);
+      if (route?.open !== true) checkKey(req);
+      const context = contextOf(req, res);
+      if (route !== undefined) await route.handle(context, { id: idOf(req) });
+      else if (method === 'OPTIONS') sendEmpty(context, 204, { allow: allowed(routes) });
+      else throw methodNotAllowed(req, routes);
+    });
+  }
+  app.use((req) => {
+    checkKey(req);
+    throw notFound(req);
+  });
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- Express knows an error handler by its four parameters.
+  app.use((error: unknown, req: Request, res: Response, _next: NextFunction) => {
+    sendError(contextOf(req, res), error);
+  });
+  return app;
+}
+
+/** One line per request, when its connection is done with it; never a body, never a query. */
+function logWhenDone(context: RequestContext, path: string): void {
+  const { req, res, services } = context;
+  res.once('close', () => {
+    const status = res.writableFinished ? res.statusCode : STATUS_CLIENT_GONE;
+    const { usage, failure } = context;
+    const tokens = usage === undefined ? '' : ` ${usage.promptTokens}+${usage.completionTokens} tokens`;
+    const why = failure === undefined ? '' : ` ${failure}`;
+    // A path may hold bytes that a terminal obeys.
+    const where = path.slice(0, 200).replace(/[^\x21-\x7e]/g, '?');
+    services.logger.info(`${req.method ?? ''} ${where} ${status}${why} ${context.elapsedMs} ms${tokens} ${context.id}`);
+  });
+}
+
+function byPath(routes: readonly Route[]): Map<string, Route[]> {
+  const paths = new Map<string, Route[]>();
+  for (const route of routes) paths.set(route.path, [...(paths.get(route.path) ?? []), route]);
+  return paths;
+}
+
+/** The segments of a path's `*id`, decoded by Express one by one: `a%2Fb` and `a/b` are the same id. */
+function idOf(req: Request): string {
+  const segments: unknown = req.params['id'];
+  return Array.isArray(segments) ? segments.join('/') : '';
+}
+
+function allowed(routes: readonly Route[]): string {
+  const methods = routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]));
+  return [...methods, 'OPTIONS'].join(', ');
+}
+
+function methodNotAllowed(req: Request, routes: readonly Route[]): ApiError {
+  return new ApiError({
+    status: 405,
+    type: 'invalid_request_error',
+    code: 'method_not_allowed',
+    message: `${req.method} is not allowed for ${req.path}; use ${routes.map((route) => route.method).join(' or ')}`,
+    headers: { allow: allowed(routes) },
+  });
+}
+
+function notFound(req: Request): ApiError {
+  return new ApiError({
+    status: 404,
+    type: 'not_found_error',
+    code: 'unknown_url',
+    message: `there is nothing at ${req.method} ${req.path}; GET / lists what is`,
+  });
+}

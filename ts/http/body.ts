@@ -1,0 +1,72 @@
+/** A request's body → a JSON value. */
+
+import type { IncomingMessage } from 'node:http';
+
+import { ApiError } from '../protocol/errors.js';
+import { parseJson } from '../protocol/json.js';
+import type { RequestContext } from './context.js';
+import { ClientGoneError } from './errors.js';
+
+/** @throws ApiError 400, 413 or 415; ClientGoneError if the client left before its body was complete */
+export async function readJson(context: RequestContext): Promise<unknown> {
+  const { maxBodyBytes, maxJsonDepth } = context.services.limits;
+  checkContentType(context.req);
+  return parseJson(await readBytes(context.req, maxBodyBytes), maxJsonDepth);
+}
+
+function checkContentType(req: IncomingMessage): void {
+  const [mediaType = '', ...parameters] = (req.headers['content-type'] ?? '').toLowerCase().split(';');
+  if (mediaType.trim() !== 'application/json') {
+    throw unsupportedMediaType(`the content type must be application/json, got ${JSON.stringify(mediaType.trim())}`);
+  }
+  for (const parameter of parameters) {
+    const [name = '', value = ''] = parameter.split('=').map((part) => part.trim().replaceAll('"', ''));
+    if (name === 'charset' && value !== 'utf-8' && value !== 'utf8') {
+      throw unsupportedMediaType(`the charset must be utf-8, got ${JSON.stringify(value)}`);
+    }
+  }
+  const encoding = req.headers['content-encoding'] ?? 'identity';
+  if (encoding.toLowerCase() !== 'identity') {
+    throw unsupportedMediaType(`the body must not be compressed, got ${JSON.stringify(encoding)}`);
+  }
+}
+
+function unsupportedMediaType(message: string): ApiError {
+  return new ApiError({ status: 415, type: 'invalid_request_error', code: 'unsupported_media_type', message });
+}
+
+function tooLarge(maxBytes: number): ApiError {
+  return new ApiError({
+    status: 413,
+    type: 'invalid_request_error',
+    code: 'request_too_large',
+    message: `the body is larger than ${maxBytes} bytes`,
+  });
+}
+
+function readBytes(req: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
+  if (Number(req.headers['content-length'] ?? 0) > maxBytes) return Promise.reject(tooLarge(maxBytes));
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const stop = (): void => {
+      req.off('data', onData).off('end', onEnd).off('close', onClose);
+    };
+    const onData = (chunk: Buffer): void => {
+      size += chunk.length;
+      chunks.push(chunk);
+      if (size <= maxBytes) return;
+      stop();
+      reject(tooLarge(maxBytes));
+    };
+    const onEnd = (): void => {
+      stop();
+      resolve(Buffer.concat(chunks));
+    };
+    const onClose = (): void => {
+      stop();
+      reject(new ClientGoneError());
+    };
+    req.on('data', onData).on('end', onEnd).on('close', onClose);
+  });
+}

@@ -1,0 +1,68 @@
+/** What every part of the HTTP layer knows about the request at hand. */
+
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+import type { ModelRegistry } from '../app/types.js';
+import type { Usage } from '../engine/types.js';
+import type { ParseOptions } from '../protocol/field-table.js';
+import type { HttpLimits } from './limits.js';
+import type { Logger } from './logger.js';
+import type { Route } from './routes/route.js';
+
+/** What requests share. */
+export interface Services {
+  readonly registry: ModelRegistry;
+  readonly limits: HttpLimits;
+  /** Unknown fields are errors. */
+  readonly strict: boolean;
+  readonly logger: Logger;
+  /** Logs each distinct message once. */
+  readonly warnOnce: (message: string) => void;
+  readonly routes: readonly Route[];
+}
+
+/** A caller's own id is kept if it is short and harmless in a log and a header. */
+const SANE_REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
+
+export class RequestContext {
+  readonly id: string;
+  /** Aborts when the client goes away before its answer is complete. */
+  readonly signal: AbortSignal;
+  /** The request's field that holds the prompt, once a route knows. */
+  promptParam: string | undefined;
+  /** Code of the error that was sent, for the log. */
+  failure: string | undefined;
+  /** Tokens of a finished generation, for the log. */
+  usage: Usage | undefined;
+  private readonly startedAt = performance.now();
+
+  constructor(
+    readonly req: IncomingMessage,
+    readonly res: ServerResponse,
+    /** Path parameters come with the route. */
+    readonly services: Services,
+  ) {
+    const given = req.headers['x-request-id'];
+    this.id = typeof given === 'string' && SANE_REQUEST_ID.test(given) ? given : randomUUID();
+    const controller = new AbortController();
+    this.signal = controller.signal;
+    res.once('close', () => {
+      if (!res.writableFinished) controller.abort();
+    });
+  }
+
+  get elapsedMs(): number {
+    return Math.round(performance.now() - this.startedAt);
+  }
+
+  /** How this request's body is to be parsed. @param endpoint for the log */
+  parseOptions(endpoint: string): ParseOptions {
+    const { strict, warnOnce } = this.services;
+    return {
+      strict,
+      // The name may be a client's own text: quoted and cut, it stays one short line.
+      warn: (field) => warnOnce(`${endpoint}: ${JSON.stringify(field.slice(0, 80))} has no effect`),
+    };
+  }
+}

@@ -1,0 +1,71 @@
+import { ChatChunkMachine, foldChatCompletion } from '../../chat/chunk-machine.js';
+import type { ChatRequest } from '../../chat/types.js';
+import {
+  type ChatCompletionChunk,
+  type ChatCompletionRequest,
+  parseChatCompletionRequest,
+} from '../../protocol/chat-completions.js';
+import { unsupportedValue } from '../../protocol/errors.js';
+import type { Message } from '../../protocol/messages.js';
+import { acquireModel } from '../acquire.js';
+import { answer } from '../answer.js';
+import { readJson } from '../body.js';
+import type { RequestContext } from '../context.js';
+import { newId, unfinished, unixSeconds } from './common.js';
+import type { Route } from './route.js';
+
+const PATH = '/v1/chat/completions';
+
+export const chatCompletions: Route = {
+  method: 'POST',
+  path: PATH,
+  summary: 'answer a conversation, streaming or not',
+  async handle(context) {
+    context.promptParam = 'messages';
+    const request = parseChatCompletionRequest(await readJson(context), context.parseOptions(PATH));
+    await answer(context, request.stream, chunksOf(context, request), foldChatCompletion);
+  },
+};
+
+async function* chunksOf(context: RequestContext, request: ChatCompletionRequest): AsyncGenerator<ChatCompletionChunk> {
+  using lease = await acquireModel(context, request.model);
+  const { model } = lease;
+  refuseImages(request.messages, model.id);
+  const machine = new ChatChunkMachine({
+    id: newId('chatcmpl'),
+    created: unixSeconds(),
+    model: model.id,
+    includeUsage: request.includeUsage || !request.stream,
+  });
+  for await (const event of model.chat.chat(toChatRequest(request), context.signal)) yield* machine.push(event);
+  if (machine.usage === undefined) throw unfinished();
+  context.usage = machine.usage;
+}
+
+/** All models read text only, so far. */
+function refuseImages(messages: readonly Message[], model: string): void {
+  for (const [i, { content }] of messages.entries()) {
+    if (content === null || typeof content === 'string') continue;
+    const j = content.findIndex((part) => part.type === 'image');
+    if (j >= 0)
+      throw unsupportedValue(`messages[${i}].content[${j}]`, `it is an image, and '${model}' reads text only`);
+  }
+}
+
+function toChatRequest(request: ChatCompletionRequest): ChatRequest {
+  const { messages, tools, sampling, maxTokens, stop, ignoreEos, logprobs, templateVariables, cacheSalt } = request;
+  const { addGenerationPrompt, continueFinalMessage } = request;
+  return {
+    messages,
+    ...(tools.length === 0 ? {} : { tools }),
+    sampling,
+    maxTokens,
+    ...(stop.length === 0 ? {} : { stop }),
+    ignoreEos,
+    logprobs,
+    templateVariables,
+    addGenerationPrompt,
+    continueFinalMessage,
+    cacheSalt,
+  };
+}

@@ -1,0 +1,10 @@
+/** All routes. */
+
+import { chatCompletions } from './chat-completions.js';
+import { completions } from './completions.js';
+import { health } from './health.js';
+import { home } from './home.js';
+import { model, models } from './models.js';
+import type { Route } from './route.js';
+
+export const ROUTES: readonly Route[] = [home, health, models, model, chatCompletions, completions];

@@ -1,0 +1,67 @@
+/** A Node server around the app, and its beginning and end. */
+
+import { randomUUID } from 'node:crypto';
+import { createServer, type RequestListener, type Server, STATUS_CODES } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+
+import { ApiError } from '../protocol/errors.js';
+
+/** Milliseconds an idle connection stays open; longer than clients keep theirs, so that they close first. */
+const KEEP_ALIVE_TIMEOUT = 75_000;
+
+/** @param app what createApp returns */
+export function createHttpServer(app: RequestListener): Server {
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_TIMEOUT }, app);
+  server.on('clientError', answerBrokenRequest);
+  return server;
+}
+
+export interface ListenOptions {
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+}
+
+/** @returns where it listens @throws NodeJS.ErrnoException: EADDRINUSE, EACCES, EADDRNOTAVAIL */
+export function listen(server: Server, { host, port }: ListenOptions): Promise<AddressInfo> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host, port }, () => {
+      server.off('error', reject);
+      resolve(server.address() as AddressInfo);
+    });
+  });
+}
+
+/**
+ * Takes no more connections, waits for the answers under way, then ends what is left.
+ * @param graceMs how long to wait; ended connections abort their generations
+ */
+export async function closeServer(server: Server, graceMs = 0): Promise<void> {
+  const closed = new Promise<void>((resolve) => {
+    server.close(() => resolve());
+  });
+  const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+  await closed;
+  clearTimeout(timer);
+}
+
+/** What no request can be made of: the parser's errors, before any route. */
+function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
+  const message = STATUS_CODES[status]?.toLowerCase() ?? 'bad request';
+  const apiError = new ApiError({ status, type: 'invalid_request_error', code: 'invalid_http', message });
+  const body = JSON.stringify(apiError.toEnvelope());
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`,
+    'content-type: application/json',
+    `content-length: ${Buffer.byteLength(body)}`,
+    `x-request-id: ${randomUUID()}`,
+    'connection: close',
+  ];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+}

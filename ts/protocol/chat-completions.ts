@@ -1,0 +1,207 @@
+/** `POST /v1/chat/completions`: what comes in, and what goes out. */
+
+import { invalidValue } from './errors.js';
+import { array, boolean, type Fields, fieldsOf, integer, type JsonObject, object, string } from './fields.js';
+import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { type Message, parseMessage } from './messages.js';
+import {
+  MAX_INT32,
+  MAX_TOP_LOGPROBS,
+  parseModel,
+  parseSampling,
+  parseStop,
+  parseStream,
+  type SamplingFields,
+  SHARED_FIELDS,
+  type StreamFields,
+} from './sampling.js';
+import { parseTool, parseToolChoice, type ToolDefinition } from './tools.js';
+import type { WireTimings, WireUsage } from './usage.js';
+
+/** A request that exists is valid. */
+export interface ChatCompletionRequest extends StreamFields {
+  /** Undefined: the one model that is served. */
+  readonly model: string | undefined;
+  /** At least one. */
+  readonly messages: readonly Message[];
+  /** Empty if there are none or none may be called. */
+  readonly tools: readonly ToolDefinition[];
+  readonly sampling: SamplingFields;
+  /** At least 1; undefined: the rest of the context. */
+  readonly maxTokens: number | undefined;
+  readonly stop: readonly string[];
+  readonly ignoreEos: boolean;
+  /** Alternatives per token, 0..20; undefined: no log-probabilities. */
+  readonly logprobs: number | undefined;
+  readonly templateVariables: JsonObject;
+  readonly addGenerationPrompt: boolean;
+  readonly continueFinalMessage: boolean;
+  readonly cacheSalt: string | undefined;
+}
+
+/** What becomes of each field of the request. */
+export const CHAT_COMPLETION_FIELDS = {
+  ...SHARED_FIELDS,
+  messages: { status: 'honoured' },
+  max_completion_tokens: { status: 'honoured', note: 'goes before max_tokens' },
+  top_logprobs: { status: 'honoured', note: `0..${MAX_TOP_LOGPROBS}; needs logprobs` },
+  tools: { status: 'honoured', note: 'given to the chat template; tools that run elsewhere are dropped' },
+  tool_choice: { status: 'honoured', note: 'auto and none' },
+  chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
+  reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
+  add_generation_prompt: { status: 'honoured' },
+  continue_final_message: { status: 'honoured', note: 'the last message must be an assistant’s' },
+  metadata: { status: 'ignored', note: 'completions are not stored' },
+  store: { status: 'ignored', note: 'completions are not stored' },
+  service_tier: { status: 'ignored', note: 'there is one' },
+  safety_identifier: { status: 'ignored', note: 'no accounts' },
+  prompt_cache_key: { status: 'ignored', note: 'prefixes are found by their tokens' },
+  prompt_cache_options: { status: 'ignored', note: 'prefixes are found by their tokens' },
+  prompt_cache_retention: { status: 'ignored', note: 'prefixes are found by their tokens' },
+  prediction: { status: 'ignored', note: 'changes speed only' },
+  parallel_tool_calls: { status: 'ignored', note: 'calls are not parsed yet' },
+  verbosity: { status: 'ignored', note: 'local models know no such thing' },
+  moderation: { status: 'ignored', note: 'there is none' },
+  web_search_options: { status: 'ignored', note: 'there is no hosted search' },
+  response_format: { status: 'refused', note: 'structured output is not available yet', harmless: isPlainText },
+  modalities: { status: 'refused', note: 'answers are text', harmless: isTextOnly },
+  audio: { status: 'refused', note: 'answers are text' },
+  functions: { status: 'refused', note: 'deprecated; use tools', harmless: isEmpty },
+  function_call: { status: 'refused', note: 'deprecated; use tool_choice', harmless: equals('none', 'auto') },
+  chat_template: { status: 'refused', note: 'only the model’s own template is run' },
+  documents: { status: 'refused', note: 'put them into a message', harmless: isEmpty },
+} as const satisfies FieldTable;
+
+export function parseChatCompletionRequest(body: unknown, options: ParseOptions): ChatCompletionRequest {
+  const fields = fieldsOf(body, '');
+  checkFields(fields, CHAT_COMPLETION_FIELDS, options);
+  const messages = fields.required('messages', array(parseMessage, 1));
+  const limit = integer(1, MAX_INT32);
+  const maxTokens = fields.optional('max_tokens', limit);
+  return {
+    ...parseStream(fields),
+    ...parseContinuation(fields, messages),
+    model: parseModel(fields),
+    messages,
+    tools: parseTools(fields, options),
+    sampling: parseSampling(fields),
+    maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens,
+    stop: parseStop(fields),
+    ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
+    logprobs: parseLogprobs(fields),
+    templateVariables: parseTemplateVariables(fields),
+    cacheSalt: fields.optional('cache_salt', string),
+  };
+}
+
+function parseTools(fields: Fields, options: ParseOptions): readonly ToolDefinition[] {
+  const tools = fields.optional(
+    'tools',
+    array((value, path) => parseTool(value, path, options.warn)),
+  );
+  const choice = fields.optional('tool_choice', parseToolChoice);
+  return choice === 'none' ? [] : (tools ?? []).filter((tool) => tool !== undefined);
+}
+
+function parseLogprobs(fields: Fields): number | undefined {
+  const logprobs = fields.optional('logprobs', boolean) ?? false;
+  const top = fields.optional('top_logprobs', integer(0, MAX_TOP_LOGPROBS)) ?? 0;
+  if (top > 0 && !logprobs) throw invalidValue('top_logprobs', 'needs logprobs to be true');
+  return logprobs ? top : undefined;
+}
+
+function parseTemplateVariables(fields: Fields): JsonObject {
+  const effort = fields.optional('reasoning_effort', string);
+  return {
+    ...(effort === undefined ? {} : { reasoning_effort: effort }),
+    ...fields.optional('chat_template_kwargs', object),
+  };
+}
+
+function parseContinuation(
+  fields: Fields,
+  messages: readonly Message[],
+): Pick<ChatCompletionRequest, 'addGenerationPrompt' | 'continueFinalMessage'> {
+  const add = fields.optional('add_generation_prompt', boolean);
+  const continueFinalMessage = fields.optional('continue_final_message', boolean) ?? false;
+  if (!continueFinalMessage) return { addGenerationPrompt: add ?? true, continueFinalMessage };
+  if (add === true) throw invalidValue('continue_final_message', 'cannot be combined with add_generation_prompt');
+  if (messages.at(-1)?.role !== 'assistant') {
+    throw invalidValue('continue_final_message', 'needs an assistant message at the end of messages');
+  }
+  return { addGenerationPrompt: false, continueFinalMessage };
+}
+
+function isPlainText(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'type' in value && value.type === 'text';
+}
+
+function isTextOnly(value: unknown): boolean {
+  return Array.isArray(value) && value.every((modality) => modality === 'text');
+}
+
+export type WireFinishReason = 'stop' | 'length' | 'tool_calls';
+
+export interface WireTokenLogprob {
+  readonly token: string;
+  readonly logprob: number;
+  readonly bytes: readonly number[];
+}
+
+export interface WireLogprob extends WireTokenLogprob {
+  readonly top_logprobs: readonly WireTokenLogprob[];
+}
+
+export interface WireLogprobs {
+  readonly content: readonly WireLogprob[];
+  readonly refusal: null;
+}
+
+export interface ChatDelta {
+  readonly role?: 'assistant';
+  readonly content?: string;
+  /** The same text twice: some clients read the one name, some the other. */
+  readonly reasoning_content?: string;
+  readonly reasoning?: string;
+}
+
+export interface ChatChunkChoice {
+  readonly index: number;
+  readonly delta: ChatDelta;
+  readonly logprobs: WireLogprobs | null;
+  readonly finish_reason: WireFinishReason | null;
+}
+
+export interface ChatCompletionChunk {
+  readonly id: string;
+  readonly object: 'chat.completion.chunk';
+  readonly created: number;
+  readonly model: string;
+  /** Empty in the usage chunk. */
+  readonly choices: readonly ChatChunkChoice[];
+  /** Only if asked for: null in all chunks but the last. */
+  readonly usage?: WireUsage | null;
+  /** In the last chunk. */
+  readonly timings?: WireTimings;
+}
+
+export interface ChatCompletion {
+  readonly id: string;
+  readonly object: 'chat.completion';
+  readonly created: number;
+  readonly model: string;
+  readonly choices: readonly {
+    readonly index: number;
+    readonly message: {
+      readonly role: 'assistant';
+      readonly content: string;
+      readonly reasoning_content?: string;
+      readonly reasoning?: string;
+      readonly refusal: null;
+    };
+    readonly logprobs: WireLogprobs | null;
+    readonly finish_reason: WireFinishReason;
+  }[];
+  readonly usage: WireUsage;
+  readonly timings?: WireTimings;
+}
