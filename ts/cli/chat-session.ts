@@ -2,17 +2,20 @@
 
 import { writeFile } from 'node:fs/promises';
 import { createInterface, type Interface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
 import { styleText } from 'node:util';
 
 import type { AnswerDelta, ChatClient, ChatSettings, WireMessage } from './chat-client.js';
 import { CliFailure, sentenceOf } from './failure.js';
 import { plural, printable } from './format.js';
 
+type Stream<S> = S & { readonly isTTY?: boolean };
+
 export interface ChatTerminal {
-  readonly input: NodeJS.ReadStream;
-  readonly output: NodeJS.WriteStream;
+  readonly input: Stream<Readable>;
+  readonly output: Stream<Writable>;
   /** Figures and notes go here, so that piped output holds the answers alone. */
-  readonly notes: NodeJS.WriteStream;
+  readonly notes: Stream<Writable>;
 }
 
 const help = `/help            this list
@@ -38,7 +41,7 @@ export class ChatSession {
     this.#settings = settings;
     this.#system = system;
     this.#terminal = terminal;
-    this.#interactive = terminal.input.isTTY && terminal.output.isTTY;
+    this.#interactive = terminal.input.isTTY === true && terminal.output.isTTY === true;
   }
 
   /** Runs until the input ends or the user leaves; resolves to the exit code: 1 if piped input met a failure. */
@@ -185,7 +188,7 @@ export class ChatSession {
 
   #note(text: string): void {
     const { notes } = this.#terminal;
-    notes.write(`${notes.isTTY ? styleText('dim', text) : text}\n`);
+    notes.write(`${notes.isTTY === true ? styleText('dim', text) : text}\n`);
   }
 }
 

@@ -15,7 +15,7 @@ export function addListCommand(program: Command): void {
 }
 
 async function list(flags: { readonly json?: boolean }): Promise<void> {
-  const engine = await createNativeEngine();
+  const engine = createNativeEngine();
   try {
     const models = await engine.listCached();
     if (flags.json === true) {

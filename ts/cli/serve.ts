@@ -1,0 +1,230 @@
+/** `tsserve serve [MODEL]`: listens first, so that /health answers while the model loads, then loads it. */
+
+import { readFile } from 'node:fs/promises';
+import type { Server } from 'node:http';
+
+import { Option, type Command } from 'commander';
+
+import { createRegistry } from '../app/registry.js';
+import type { ModelRegistry } from '../app/types.js';
+import { createNativeEngine } from '../engine/native.js';
+import type { Device, Dtype, Engine, LoadOptions } from '../engine/types.js';
+import { createApp } from '../http/app.js';
+import { createLogger, type LogLevel } from '../http/logger.js';
+import { closeServer, createHttpServer, listen } from '../http/server.js';
+import { CliFailure, systemCode } from './failure.js';
+import { plural } from './format.js';
+import { ProgressLine } from './progress.js';
+import { curlLine, describeModel, serverUrl } from './serve-report.js';
+import { byteSize, collect, collectList, decimal, wholeNumber } from './values.js';
+
+interface ServeFlags {
+  readonly host: string;
+  readonly port: number;
+  readonly device: Device;
+  readonly dtype: Dtype;
+  readonly maxModelLen?: number;
+  readonly maxNumSeqs?: number;
+  readonly maxBatchTokens?: number;
+  readonly kvCacheMemory?: number;
+  readonly threads?: number;
+  readonly servedModelName?: string;
+  readonly defaultSeed?: number;
+  readonly modelTimeout: number;
+  readonly download: boolean;
+  readonly apiKey?: readonly string[];
+  readonly apiKeyFile?: string;
+  readonly allowUnauthenticated?: boolean;
+  readonly enableCors?: boolean;
+  readonly allowedHosts?: readonly string[];
+  readonly allowedOrigins?: readonly string[];
+  readonly strict?: boolean;
+  readonly logLevel: LogLevel;
+}
+
+/** How long an orderly end may take before the process ends anyway. */
+const closeMs = 1500;
+
+export function addServeCommand(program: Command, version: string): void {
+  program
+    .command('serve')
+    .summary('serve a model behind the OpenAI API')
+    .description(
+      'Serves MODEL behind the OpenAI API: a local folder, a local .gguf, repo, repo@revision or repo:file.gguf.\n' +
+        'Without MODEL, the supported models of the cache are listed, and models load when a request names them.',
+    )
+    .argument('[model]', 'the model to serve')
+    .optionsGroup('Listening:')
+    .option('--host <address>', 'address to listen on', '127.0.0.1')
+    .option('--port <n>', 'port to listen on; 0 takes a free one', wholeNumber(0, 65_535), 8000)
+    .option('--api-key <key>', 'key that requests must carry; may be repeated (or TSSERVE_API_KEY)', collect)
+    .option('--api-key-file <path>', 'file with one key per line')
+    .option('--allow-unauthenticated', 'serve other machines without a key')
+    .option('--enable-cors', 'let web pages of any origin call the API')
+    .option('--allowed-hosts <list>', 'further Host names to answer to', collectList)
+    .option('--allowed-origins <list>', 'web origins that may call the API', collectList)
+    .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
+    .optionsGroup('Model:')
+    .addOption(choice('--device <name>', 'where to compute', ['auto', 'cpu', 'cuda', 'metal'], 'auto'))
+    .addOption(choice('--dtype <name>', 'number format to compute in', ['auto', 'f32', 'f16', 'bf16'], 'auto'))
+    .option(
+      '--max-model-len <n>',
+      "longest sequence in tokens (default: the model's, cut to what fits)",
+      wholeNumber(1),
+    )
+    .option('--max-num-seqs <n>', 'sequences that run at once (default: 16)', wholeNumber(1, 4096))
+    .option(
+      '--max-batch-tokens <n>',
+      'tokens computed per step, over all sequences (default: 512)',
+      wholeNumber(1, 1 << 20),
+    )
+    .option(
+      '--kv-cache-memory <size>',
+      'memory for the KV cache, like 512M or 2G (default: from free memory)',
+      byteSize,
+    )
+    .option('--threads <n>', 'compute threads (default: the cores this process may use)', wholeNumber(1, 1024))
+    .option('--served-model-name <name>', 'name that the model answers to')
+    .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
+    .option('--model-timeout <seconds>', 'unload a model unused for so long; 0 never does', decimal(0, 1e7), 300)
+    .option('--no-download', 'never fetch from the hub')
+    .optionsGroup('Output:')
+    .addOption(choice('--log-level <level>', 'what to log', ['silent', 'error', 'warn', 'info', 'debug'], 'info'))
+    .action((model: string | undefined, flags: ServeFlags) => serve(model, flags, version));
+}
+
+function choice(flags: string, description: string, choices: readonly string[], value: string): Option {
+  return new Option(flags, description).choices(choices).default(value);
+}
+
+async function serve(model: string | undefined, flags: ServeFlags, version: string): Promise<void> {
+  const apiKeys = await readKeys(flags);
+  if (apiKeys.length === 0 && flags.allowUnauthenticated !== true && !isLoopback(flags.host)) {
+    throw new CliFailure(
+      `${flags.host} can be reached from other machines: give a key with --api-key, or say --allow-unauthenticated`,
+    );
+  }
+  if (flags.servedModelName !== undefined && model === undefined) {
+    throw new CliFailure('--served-model-name names a MODEL: name one to serve', 2);
+  }
+  const engine = createNativeEngine();
+  const logger = createLogger(flags.logLevel);
+  const defaults = loadDefaults(flags);
+  const { servedModelName, modelTimeout } = flags;
+  const pinned = model === undefined ? undefined : { ...defaults, model };
+  const registry = createRegistry({ engine, pinned, defaults, servedModelName, modelTimeout, logger });
+  const app = createApp({
+    registry,
+    apiKeys,
+    cors: flags.enableCors ?? false,
+    strict: flags.strict ?? false,
+    allowedHosts: flags.allowedHosts ?? [],
+    allowedOrigins: flags.allowedOrigins ?? [],
+    logger,
+  });
+  const server = createHttpServer(app);
+  const { port } = await listen(server, flags).catch((error: unknown) => {
+    throw new CliFailure(listenSentence(flags, error), 1, { cause: error });
+  });
+  const url = serverUrl({ host: flags.host, port });
+  const stop = stopSignal();
+  say(`tsserve ${version} listens on ${url}`);
+  try {
+    if (model === undefined) await sayWhatIsListed(registry);
+    else await loadPinned(registry, url, apiKeys.length > 0, stop);
+    await aborted(stop);
+  } catch (error) {
+    if (!stop.aborted) throw error;
+  } finally {
+    await closeAll(server, registry, engine);
+  }
+  // A load that is under way in native code would keep the process alive.
+  process.exit(0);
+}
+
+function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
+  const { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } = flags;
+  const noDownload = !flags.download;
+  return { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed, noDownload };
+}
+
+async function readKeys(flags: ServeFlags): Promise<string[]> {
+  const keys = [...(flags.apiKey ?? [])];
+  const fromEnvironment = process.env.TSSERVE_API_KEY;
+  if (fromEnvironment !== undefined && fromEnvironment !== '') keys.push(fromEnvironment);
+  if (flags.apiKeyFile === undefined) return keys;
+  const text = await readFile(flags.apiKeyFile, 'utf8').catch((error: unknown) => {
+    throw new CliFailure(
+      `the key file ${flags.apiKeyFile ?? ''} cannot be read (${systemCode(error) ?? String(error)})`,
+    );
+  });
+  const fromFile = text.split(/\r?\n/).map((line) => line.trim());
+  const found = fromFile.filter((line) => line !== '' && !line.startsWith('#'));
+  if (found.length === 0) throw new CliFailure(`the key file ${flags.apiKeyFile} holds no key`);
+  return [...keys, ...found];
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host);
+}
+
+function listenSentence({ host, port }: ServeFlags, error: unknown): string {
+  switch (systemCode(error)) {
+    case 'EADDRINUSE':
+      return `port ${port} on ${host} is taken: stop what runs there, or choose another one with --port`;
+    case 'EACCES':
+      return `port ${port} needs rights that this user does not have: choose one above 1023 with --port`;
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `${host} is not an address of this machine: choose another one with --host`;
+    default:
+      return `port ${port} on ${host} cannot be listened on: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+async function loadPinned(registry: ModelRegistry, url: string, needsKey: boolean, signal: AbortSignal): Promise<void> {
+  const line = new ProgressLine(process.stderr);
+  // Never released: the model stays as long as the server does.
+  const { model } = await registry
+    .acquire(undefined, { signal, onProgress: (progress) => line.update(progress) })
+    .finally(() => line.end());
+  say(describeModel(model.info));
+  say(`try:\n  ${curlLine(url, model.id, model.info.chatTemplate !== undefined, needsKey)}`);
+}
+
+async function sayWhatIsListed(registry: ModelRegistry): Promise<void> {
+  const models = await registry.list();
+  say(`no model is named: one is loaded when a request names it (${plural(models.length, 'model')} in the cache)`);
+  for (const { id } of models.slice(0, 20)) say(`  ${id}`);
+}
+
+/** Aborts on the first Ctrl-C or TERM; a second one ends the process where it stands. */
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (stop.signal.aborted) process.exit(130);
+      stop.abort();
+    });
+  }
+  return stop.signal;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+/** Closing the sockets aborts what runs; the engine then frees what it holds. */
+async function closeAll(server: Server, registry: ModelRegistry, engine: Engine): Promise<void> {
+  const closed = closeServer(server)
+    .then(() => registry.close())
+    .then(() => engine.close());
+  const late = new Promise<void>((resolve) => setTimeout(resolve, closeMs).unref());
+  await Promise.race([closed, late]);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
