@@ -60,6 +60,32 @@ pub enum LayerTensor {
     DownBias,
 }
 
+impl LayerTensor {
+    /// Every kind of tensor that a layer can have.
+    pub const ALL: [Self; 20] = [
+        Self::AttnNorm,
+        Self::PostAttnNorm,
+        Self::MlpNorm,
+        Self::PostMlpNorm,
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::O,
+        Self::QBias,
+        Self::KBias,
+        Self::VBias,
+        Self::OBias,
+        Self::QNorm,
+        Self::KNorm,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+        Self::GateBias,
+        Self::UpBias,
+        Self::DownBias,
+    ];
+}
+
 impl fmt::Display for TensorRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
