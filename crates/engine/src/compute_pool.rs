@@ -85,9 +85,9 @@ mod tests {
         let first = pool.lease();
         std::thread::scope(|scope| {
             for i in 0..8u64 {
-                let (pool, sender) = (pool.clone(), sender.clone());
+                let (asking, sender) = (pool.clone(), sender.clone());
                 scope.spawn(move || {
-                    let _lease = pool.lease();
+                    let _lease = asking.lease();
                     sender.send(i).unwrap();
                 });
                 // The next one asks only after this one has drawn its number.

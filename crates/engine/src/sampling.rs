@@ -193,7 +193,8 @@ fn keep_top_p(top_p: f64, row: &mut Vec<(TokenId, f32)>) {
         below += if goes { f64::from(weight) } else { 0.0 };
         !goes
     });
-    row.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    // Of equal ones the lower id stays longest.
+    row.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     let mut n_removed = 0;
     for &(_, weight) in row.iter().take(row.len().saturating_sub(1)) {
         below += f64::from(weight);

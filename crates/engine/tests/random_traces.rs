@@ -1,0 +1,373 @@
+//! Random requests, aborts, credits, failures and steps against a runner that answers from what its blocks hold. What
+//! a request answers must be what it answers alone, whatever else happens, and in the end every block is free.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use tsserve_engine::testing::{Failure, FailureSwitch, FakeRunner, Rng, Scheduler, fake_logits, step};
+use tsserve_engine::{
+    CacheGroup, CacheKind, EngineConfig, EventKind, FinishReason, ModelRunner, Request, RunnerError, RunnerSpec,
+    SamplingParams, SequenceId, StepPlan, StepResults, TokenOutput,
+};
+
+const VOCAB: usize = 48;
+const PARK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything one trace needs to be run again.
+struct World {
+    spec: RunnerSpec,
+    levels: u32,
+    config: EngineConfig,
+}
+
+/// What was seen of one request.
+#[derive(Debug, Default)]
+struct Seen {
+    started: usize,
+    cached: usize,
+    computed: usize,
+    prompt: Vec<TokenOutput>,
+    tokens: Vec<TokenOutput>,
+    end: Option<Result<FinishReason, &'static str>>,
+}
+
+/// Looks at every plan on its way to the runner.
+struct Watched {
+    runner: FakeRunner,
+    max_tokens: usize,
+    /// Where each sequence's last step ended.
+    ends: HashMap<SequenceId, usize>,
+    n_restarts: usize,
+    n_repeated_rows: usize,
+}
+
+impl ModelRunner for Watched {
+    fn spec(&self) -> &RunnerSpec {
+        self.runner.spec()
+    }
+
+    fn run(&mut self, plan: &StepPlan) -> Result<StepResults, RunnerError> {
+        assert!(plan.n_tokens() <= self.max_tokens, "over budget: {plan:?}");
+        let block_size = self.spec().block_size;
+        for part in &plan.sequences {
+            let end = part.start + part.tokens.len();
+            assert!(part.tokens.len() == 1 || part.start % block_size == 0, "unaligned: {part:?}");
+            if let Some(last) = self.ends.insert(part.sequence, end) {
+                self.n_restarts += usize::from(part.start + 1 < last);
+                self.n_repeated_rows += usize::from(part.start + 1 == last && part.tokens.len() == 1);
+            }
+        }
+        self.runner.run(plan)
+    }
+}
+
+struct Trace<'a> {
+    world: &'a World,
+    scheduler: Scheduler,
+    runner: Watched,
+    switch: FailureSwitch,
+    now: Instant,
+    requests: HashMap<SequenceId, Request>,
+    granted: HashMap<SequenceId, u64>,
+    seen: HashMap<SequenceId, Seen>,
+    aborted: HashSet<SequenceId>,
+    n_failures: usize,
+}
+
+fn below(rng: &mut Rng, n: usize) -> usize {
+    (rng.next_f64() * n as f64) as usize
+}
+
+fn one_of<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[below(rng, choices.len())].clone()
+}
+
+impl World {
+    fn random(rng: &mut Rng) -> Self {
+        use CacheKind::{Full, State, Window};
+        let block_size = one_of(rng, &[1, 2, 4, 16]);
+        let kinds = one_of(
+            rng,
+            &[
+                vec![Full],
+                vec![Full, Window(5)],
+                vec![Window(3), Full, Window(9)],
+                vec![Window(6)],
+                vec![Window(1), Full],
+                vec![Full, State],
+            ],
+        );
+        let groups: Vec<_> = kinds
+            .into_iter()
+            .map(|kind| CacheGroup {
+                kind,
+                n_blocks: match kind {
+                    Full => 1 + (20 + below(rng, 80)).div_ceil(block_size),
+                    Window(w) => w.div_ceil(block_size) + 1 + below(rng, 40 / block_size + 2),
+                    State => 1 + below(rng, 3),
+                },
+            })
+            .collect();
+        Self {
+            spec: RunnerSpec { vocab_size: VOCAB, block_size, max_context: 40 + below(rng, 40), groups },
+            levels: one_of(rng, &[0, 3, 25]),
+            config: EngineConfig {
+                max_num_seqs: 1 + below(rng, 5),
+                max_batch_tokens: 1 + below(rng, 40),
+                max_queue: 0,
+                prefix_cache: below(rng, 5) > 0,
+                park_timeout: PARK_TIMEOUT,
+            },
+        }
+    }
+
+    /// A request that fits. Prompts share their beginnings, so that there is something to reuse.
+    fn request(&self, rng: &mut Rng, id: u64, context: usize) -> Request {
+        let length = 1 + below(rng, (context - 1).min(45));
+        let (family, shared) = (below(rng, 3) as u32, below(rng, length + 1));
+        let own = rng.next_u64();
+        let token =
+            |i: usize| if i < shared { (i as u32 * 7 + family) % VOCAB as u32 } else { (own >> (i % 48)) as u32 % 32 };
+        let sampling = match below(rng, 3) {
+            0 => SamplingParams::default(),
+            _ => SamplingParams {
+                temperature: one_of(rng, &[0.3, 1.0]),
+                top_k: one_of(rng, &[0, 1, 4, 40]),
+                top_p: one_of(rng, &[1.0, 0.7]),
+                min_p: one_of(rng, &[0.0, 0.1]),
+                seed: rng.next_u64(),
+            },
+        };
+        Request {
+            id: SequenceId(id),
+            prompt: (0..length).map(token).collect(),
+            max_new_tokens: one_of(rng, &[0, 1, 5, 20, usize::MAX]),
+            end_tokens: [3].into(),
+            ignore_eos: below(rng, 4) == 0,
+            sampling,
+            logprobs: one_of(rng, &[None, None, Some(0), Some(3)]),
+            prompt_logprobs: one_of(rng, &[None, None, None, Some(2)]),
+            cache_salt: one_of(rng, &[0, 0, 0, 1]),
+            credit: one_of(rng, &[u32::MAX, u32::MAX, 0, 3]),
+        }
+    }
+}
+
+impl<'a> Trace<'a> {
+    fn new(world: &'a World, config: &EngineConfig) -> Self {
+        let runner = FakeRunner::new(world.spec.clone(), world.levels);
+        Self {
+            world,
+            scheduler: Scheduler::new(&world.spec, config),
+            switch: runner.failure_switch(),
+            runner: Watched {
+                runner,
+                max_tokens: config.max_batch_tokens.max(config.max_num_seqs + world.spec.block_size),
+                ends: HashMap::new(),
+                n_restarts: 0,
+                n_repeated_rows: 0,
+            },
+            now: Instant::now(),
+            requests: HashMap::new(),
+            granted: HashMap::new(),
+            seen: HashMap::new(),
+            aborted: HashSet::new(),
+            n_failures: 0,
+        }
+    }
+
+    fn add(&mut self, request: Request) {
+        self.granted.insert(request.id, request.credit.into());
+        self.seen.insert(request.id, Seen::default());
+        self.requests.insert(request.id, request.clone());
+        self.scheduler.add(request, self.now);
+    }
+
+    fn grant(&mut self, id: SequenceId, credit: u32) {
+        *self.granted.get_mut(&id).unwrap() += u64::from(credit);
+        self.scheduler.grant(id, credit);
+    }
+
+    fn step(&mut self) -> bool {
+        let now = self.now;
+        let stepped = step(&mut self.scheduler, &mut self.runner, || now);
+        assert!(self.scheduler.n_running() <= self.world.config.max_num_seqs);
+        let (total, free) = self.scheduler.block_counts();
+        assert!(free <= total);
+        self.collect();
+        stepped
+    }
+
+    fn collect(&mut self) {
+        for event in self.scheduler.take_events() {
+            let request = &self.requests[&event.sequence];
+            let seen = self.seen.get_mut(&event.sequence).unwrap();
+            assert_eq!(seen.end, None, "{event:?} after the end");
+            match event.kind {
+                EventKind::Started { prompt_tokens, cached_tokens } => {
+                    seen.started += 1;
+                    seen.cached = cached_tokens;
+                    assert_eq!(prompt_tokens, request.prompt.len());
+                    assert!(cached_tokens < prompt_tokens);
+                    assert!(cached_tokens == 0 || request.prompt_logprobs.is_none());
+                }
+                EventKind::Prefill { computed } => {
+                    assert!(computed > seen.computed && computed <= request.prompt.len());
+                    seen.computed = computed;
+                }
+                EventKind::Prompt { tokens } => seen.prompt.extend(tokens),
+                EventKind::Tokens { tokens } => {
+                    assert_eq!(seen.computed, request.prompt.len());
+                    seen.tokens.extend(tokens);
+                    assert!(seen.tokens.len() as u64 <= self.granted[&event.sequence]);
+                }
+                EventKind::Finished { reason, .. } => seen.end = Some(Ok(reason)),
+                EventKind::Failed { code, .. } => seen.end = Some(Err(code)),
+            }
+            assert!(seen.started <= 1);
+        }
+    }
+
+    fn random_action(&mut self, rng: &mut Rng, next_id: &mut u64) {
+        let known = |rng: &mut Rng| SequenceId(below(rng, *next_id as usize + 1) as u64);
+        match below(rng, 100) {
+            0..15 => {
+                let request = self.world.request(rng, *next_id, self.scheduler.context());
+                self.add(request);
+                *next_id += 1;
+            }
+            15..18 => {
+                let id = known(rng);
+                self.scheduler.abort(id, self.now);
+                self.aborted.insert(id);
+            }
+            18..28 => {
+                let id = known(rng);
+                if self.requests.contains_key(&id) {
+                    self.grant(id, one_of(rng, &[0, 1, 4, u32::MAX]));
+                }
+            }
+            28..30 => {
+                self.switch.set(one_of(rng, &[Failure::Error, Failure::MissingRow, Failure::NotFinite]));
+                self.n_failures += 1;
+            }
+            30..33 => {
+                self.now += PARK_TIMEOUT / 4;
+                self.scheduler.expire(self.now);
+            }
+            _ => {
+                self.step();
+            }
+        }
+        self.collect();
+    }
+
+    /// Grants everybody everything and steps until all have ended.
+    fn drain(&mut self) {
+        let ids: Vec<_> = self.requests.keys().copied().collect();
+        ids.iter().for_each(|&id| self.grant(id, u32::MAX));
+        let mut n_steps = 0;
+        while self.step() {
+            n_steps += 1;
+            assert!(n_steps < 100_000, "somebody starves: {:?}", self.scheduler);
+        }
+        assert!(!self.scheduler.is_runnable() && self.scheduler.n_parked() == 0, "stuck: {:?}", self.scheduler);
+    }
+}
+
+/// What a request answers when nothing else runs and nothing is reused.
+fn alone(world: &World, request: &Request) -> Seen {
+    let config = EngineConfig { prefix_cache: false, max_batch_tokens: 1000, ..world.config.clone() };
+    let mut trace = Trace::new(world, &config);
+    trace.add(Request { credit: u32::MAX, ..request.clone() });
+    trace.drain();
+    trace.seen.remove(&request.id).unwrap()
+}
+
+/// What a greedy request answers by the model's own definition, without any engine.
+fn greedy_by_definition(world: &World, request: &Request, n: usize) -> Vec<u32> {
+    let mut tokens = request.prompt.to_vec();
+    for _ in 0..n {
+        let logits = fake_logits(&world.spec, world.levels, &tokens);
+        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        tokens.push(logits.iter().position(|&l| l == best).unwrap() as u32);
+    }
+    tokens.split_off(request.prompt.len())
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    completed: usize,
+    reused: usize,
+    stalled: usize,
+    failed: usize,
+    tokens: usize,
+    restarts: usize,
+    repeated_rows: usize,
+}
+
+fn run_trace(seed: u64, totals: &mut Totals) {
+    let mut rng = Rng::new(seed);
+    let world = World::random(&mut rng);
+    let mut trace = Trace::new(&world, &world.config);
+    let mut next_id = 0;
+    for _ in 0..150 {
+        trace.random_action(&mut rng, &mut next_id);
+    }
+    trace.drain();
+    let (total, free) = trace.scheduler.block_counts();
+    assert_eq!(free, total, "blocks leak");
+    totals.restarts += trace.runner.n_restarts;
+    totals.repeated_rows += trace.runner.n_repeated_rows;
+    for (id, seen) in &trace.seen {
+        let request = &trace.requests[id];
+        let expected = alone(&world, request);
+        totals.reused += usize::from(seen.cached > 0);
+        totals.tokens += expected.tokens.len();
+        assert!(expected.end.is_some_and(|end| end.is_ok()), "{request:?} alone: {expected:?}");
+        if request.sampling.temperature == 0.0 {
+            let ids: Vec<_> = expected.tokens.iter().map(|t| t.token).collect();
+            assert_eq!(ids, greedy_by_definition(&world, request, ids.len()));
+        }
+        assert!(expected.tokens.starts_with(&seen.tokens), "{request:?}\n{seen:?}\nalone {expected:?}");
+        assert!(expected.prompt.starts_with(&seen.prompt), "{request:?}\n{seen:?}\nalone {expected:?}");
+        match seen.end.unwrap_or_else(|| panic!("{request:?} never ended")) {
+            Ok(FinishReason::Aborted) => assert!(trace.aborted.contains(id)),
+            Ok(_) => {
+                assert_eq!(seen.end, expected.end);
+                assert_eq!(seen.tokens, expected.tokens, "{request:?}");
+                assert_eq!(seen.prompt, expected.prompt, "{request:?}");
+                totals.completed += 1;
+            }
+            Err("client_stalled") => {
+                assert_ne!(request.credit, u32::MAX);
+                totals.stalled += 1;
+            }
+            Err("runner_device" | "runner_results" | "logits_not_finite") => {
+                assert!(trace.n_failures > 0);
+                totals.failed += 1;
+            }
+            Err(code) => panic!("{request:?} failed: {code}"),
+        }
+    }
+}
+
+#[test]
+fn every_answer_is_the_one_given_alone() {
+    let mut totals = Totals::default();
+    for seed in 0..1200 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_trace(seed, &mut totals)));
+        assert!(done.is_ok(), "the trace of seed {seed} fails");
+    }
+    // The traces do reach what they are meant to reach.
+    let reached = [
+        (totals.completed, 6000),
+        (totals.reused, 1500),
+        (totals.stalled, 100),
+        (totals.failed, 200),
+        (totals.tokens, 30_000),
+        (totals.restarts, 100),
+        (totals.repeated_rows, 100),
+    ];
+    assert!(reached.iter().all(|(n, least)| n >= least), "{reached:?}");
+}
