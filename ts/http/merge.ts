@@ -13,14 +13,15 @@ export async function* mergeConcurrently<T>(
   const offered: { readonly value: T; readonly taken: (more: boolean) => void }[] = [];
   let wake: () => void = () => undefined;
   const failures: unknown[] = [];
-  // An object, since it changes while the workers wait.
-  const reader = { left: false };
+  let left = false;
+  // A call, since it changes while the workers wait.
+  const isLeft = (): boolean => left;
   let next = 0;
 
   const work = async (): Promise<void> => {
-    for (let source = sources[next++]; source !== undefined && !reader.left; source = sources[next++]) {
+    for (let source = sources[next++]; source !== undefined && !isLeft(); source = sources[next++]) {
       for await (const value of source()) {
-        if (reader.left) return;
+        if (isLeft()) return;
         const more = await new Promise<boolean>((taken) => {
           offered.push({ value, taken });
           wake();
@@ -61,7 +62,7 @@ export async function* mergeConcurrently<T>(
       }
     }
   } finally {
-    reader.left = true;
+    left = true;
     if (working > 0) onLeave();
     for (const offer of offered) offer.taken(false);
     await Promise.all(workers);

@@ -1,0 +1,252 @@
+/** A ModelRegistry whose models play what a test wrote down, and remember what was asked of them. */
+
+import type { ListedModel, ModelLease, ModelRegistry, ServedModel } from '../../ts/app/types.js';
+import type { ChatEvent, ChatRequest } from '../../ts/chat/types.js';
+import {
+  type Engine,
+  EngineError,
+  type GenerateRequest,
+  type Generation,
+  type GenerationEvent,
+  type LoadedModel,
+} from '../../ts/engine/types.js';
+
+/** Something to say, something to wait for, or a failure. */
+export type Step<Event> = Event | { readonly wait: Promise<unknown> } | { readonly fail: Error };
+
+export type Script<Request, Event> = (request: Request) => Iterable<Step<Event>>;
+
+export interface ScriptedModelOptions {
+  readonly id: string;
+  readonly chat?: Script<ChatRequest, ChatEvent>;
+  readonly generate?: Script<GenerateRequest, GenerationEvent>;
+  readonly state?: ListedModel['state'];
+  readonly contextLength?: number;
+  readonly maxNumSeqs?: number;
+  /** Loading takes until this is settled, and fails as it does. */
+  readonly load?: Promise<unknown>;
+}
+
+/** Opens once. */
+export class Gate {
+  readonly opened: Promise<void>;
+  open: () => void = () => undefined;
+
+  constructor() {
+    this.opened = new Promise((resolve) => {
+      this.open = resolve;
+    });
+  }
+}
+
+/** Values that change, and those who wait for them: no test sleeps. */
+class Changes {
+  private waiting: { readonly holds: () => boolean; readonly resolve: () => void }[] = [];
+
+  until(holds: () => boolean): Promise<void> {
+    if (holds()) return Promise.resolve();
+    return new Promise((resolve) => this.waiting.push({ holds, resolve }));
+  }
+
+  notify(): void {
+    const due = this.waiting.filter(({ holds }) => holds());
+    this.waiting = this.waiting.filter((waiter) => !due.includes(waiter));
+    for (const { resolve } of due) resolve();
+  }
+}
+
+export class ScriptedModel {
+  readonly chatRequests: ChatRequest[] = [];
+  readonly generateRequests: GenerateRequest[] = [];
+  /** Generations under way, and the most there were at once. */
+  running = 0;
+  mostRunning = 0;
+  /** Generations that were left before their script's end. */
+  cancelled = 0;
+  /** Steps that were taken, over all generations. */
+  played = 0;
+  /** Leases not yet given back. */
+  held = 0;
+  readonly served: ServedModel;
+
+  constructor(
+    readonly options: ScriptedModelOptions,
+    private readonly changes: Changes,
+    handle: number,
+  ) {
+    const info = loadedModel(options, handle);
+    const engine = new ScriptedEngine((request, signal) => {
+      this.generateRequests.push(request);
+      return this.play(options.generate?.(request) ?? [], signal);
+    });
+    this.served = {
+      id: options.id,
+      info,
+      engine,
+      chat: {
+        chat: (request, signal) => {
+          this.chatRequests.push(request);
+          return this.play(options.chat?.(request) ?? [], signal);
+        },
+      },
+      applyChatTemplate: async () => '',
+    };
+  }
+
+  hold(): ModelLease {
+    this.held++;
+    return {
+      model: this.served,
+      [Symbol.dispose]: () => {
+        this.held--;
+        this.changes.notify();
+      },
+    };
+  }
+
+  private async *play<Event extends object>(steps: Iterable<Step<Event>>, signal?: AbortSignal): AsyncGenerator<Event> {
+    this.running++;
+    this.mostRunning = Math.max(this.mostRunning, this.running);
+    this.changes.notify();
+    let complete = false;
+    try {
+      for (const step of steps) {
+        if (signal?.aborted === true) throw new EngineError('cancelled', 'the generation was cancelled');
+        if ('wait' in step) await untilAborted(step.wait, signal);
+        else if ('fail' in step) throw step.fail;
+        else {
+          this.played++;
+          this.changes.notify();
+          yield step;
+        }
+      }
+      complete = true;
+    } finally {
+      this.running--;
+      if (!complete) this.cancelled++;
+      this.changes.notify();
+    }
+  }
+}
+
+export class ScriptedRegistry implements ModelRegistry {
+  readonly models: readonly ScriptedModel[];
+  /** Ids in the order they were asked for. */
+  readonly asked: (string | undefined)[] = [];
+  /** Loads that nobody waits for any more. */
+  loadsAbandoned = 0;
+  private readonly changes = new Changes();
+
+  /** @param pinned what a request without a model gets */
+  constructor(
+    models: readonly ScriptedModelOptions[],
+    private readonly pinned?: string,
+  ) {
+    this.models = models.map((options, index) => new ScriptedModel(options, this.changes, index + 1));
+  }
+
+  get first(): ScriptedModel {
+    return this.models[0]!;
+  }
+
+  /** Resolves when the condition holds; it is looked at after everything that happens here. */
+  until(holds: () => boolean): Promise<void> {
+    return this.changes.until(holds);
+  }
+
+  async acquire(id: string | undefined, options?: { readonly signal?: AbortSignal }): Promise<ModelLease> {
+    this.asked.push(id);
+    this.changes.notify();
+    const model = this.models.find((candidate) => candidate.options.id === (id ?? this.pinned));
+    if (model === undefined) throw new EngineError('model_not_found', `no such model: ${id ?? 'none was named'}`);
+    try {
+      await untilAborted(model.options.load ?? Promise.resolve(), options?.signal);
+    } catch (error) {
+      if (options?.signal?.aborted === true) this.loadsAbandoned++;
+      this.changes.notify();
+      throw error;
+    }
+    return model.hold();
+  }
+
+  async list(): Promise<ListedModel[]> {
+    return this.models.map(({ options }) => ({
+      id: options.id,
+      created: 1_700_000_000,
+      ownedBy: options.id.split('/')[0] ?? '',
+      state: options.state ?? 'ready',
+      ...(options.contextLength === undefined ? {} : { contextLength: options.contextLength }),
+    }));
+  }
+
+  async find(id: string): Promise<ListedModel | undefined> {
+    return (await this.list()).find((model) => model.id === id);
+  }
+
+  async close(): Promise<void> {
+    // Nothing is held open.
+  }
+}
+
+class ScriptedEngine implements Engine {
+  constructor(
+    private readonly play: (request: GenerateRequest, signal?: AbortSignal) => AsyncGenerator<GenerationEvent>,
+  ) {}
+
+  generate(request: GenerateRequest, signal?: AbortSignal): Generation {
+    const events = this.play(request, signal);
+    return { [Symbol.asyncIterator]: () => events, cancel: () => void events.return(undefined) };
+  }
+
+  async detokenize(_handle: number, ids: readonly number[]): Promise<string> {
+    return ids.map((id) => `<${id}>`).join('');
+  }
+
+  load = unexpected;
+  unload = unexpected;
+  tokenize = unexpected;
+  listCached = unexpected;
+  stats = () => ({ running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0 });
+  close = unexpected;
+}
+
+function unexpected(): Promise<never> {
+  return Promise.reject(new Error('the HTTP layer has no business here'));
+}
+
+function untilAborted(promise: Promise<unknown>, signal?: AbortSignal): Promise<unknown> {
+  if (signal === undefined) return promise;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    const fail = (): void => reject(new EngineError('cancelled', 'the request was cancelled'));
+    if (signal.aborted) fail();
+    else signal.addEventListener('abort', fail, { once: true });
+  });
+  return Promise.race([promise, aborted]);
+}
+
+function loadedModel(options: ScriptedModelOptions, handle: number): LoadedModel {
+  return {
+    handle,
+    id: options.id,
+    family: 'llama',
+    weightFormat: 'f32',
+    parameters: 1,
+    weightBytes: 4,
+    vocabSize: 100,
+    contextLength: options.contextLength ?? 512,
+    maxModelLen: options.contextLength ?? 512,
+    maxNumSeqs: options.maxNumSeqs ?? 16,
+    maxBatchTokens: 512,
+    kvBytes: 0,
+    kvBlocks: 0,
+    blockSize: 16,
+    device: 'cpu',
+    dtype: 'f32',
+    cpuLevel: 'scalar',
+    threads: 1,
+    loadSeconds: 0,
+    warnings: [],
+    specialTokens: {},
+    endTokenIds: [],
+  };
+}
