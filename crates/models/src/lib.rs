@@ -2,6 +2,7 @@
 //! model opened for loading (`checkpoint`), and the runners.
 
 pub mod architecture;
+pub mod candle;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
