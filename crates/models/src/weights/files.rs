@@ -174,3 +174,97 @@ fn other_weights(folder: &Path) -> Result<ModelFiles, WeightsError> {
 fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().and_then(OsStr::to_str).is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with these files, gone when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn with(name: &str, files: &[(&str, &str)]) -> Self {
+            let folder = std::env::temp_dir().join(format!("tsserve-files-{}-{name}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            for (name, text) in files {
+                fs::write(folder.join(name), text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn error(&self) -> WeightsError {
+            ModelFiles::discover(&self.0).unwrap_err()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_single_file_wins_over_shards_and_gguf() {
+        let folder = Folder::with(
+            "single",
+            &[("config.json", "{}"), (SINGLE, "x"), (INDEX, r#"{"weight_map":{"a":"b.safetensors"}}"#), ("m.gguf", "")],
+        );
+        let found = ModelFiles::discover(&folder.0).unwrap();
+        let files = vec![folder.0.join(SINGLE)];
+        let config_json = folder.0.join("config.json");
+        assert_eq!(found, ModelFiles::Safetensors { folder: folder.0.clone(), config_json, files });
+    }
+
+    #[test]
+    fn shards_are_listed_once_each() {
+        let index = r#"{"metadata":{"total_size":3},"weight_map":{"a":"s-2.safetensors","b":"s-1.safetensors","c":"s-2.safetensors"}}"#;
+        let folder = Folder::with(
+            "shards",
+            &[("config.json", "{}"), (INDEX, index), ("s-1.safetensors", "x"), ("s-2.safetensors", "x")],
+        );
+        let ModelFiles::Safetensors { files, .. } = ModelFiles::discover(&folder.0).unwrap() else { panic!("GGUF") };
+        assert_eq!(files, [folder.0.join("s-1.safetensors"), folder.0.join("s-2.safetensors")]);
+        fs::remove_file(folder.0.join("s-2.safetensors")).unwrap();
+        assert!(matches!(folder.error(), WeightsError::MissingShard { shard, .. } if shard == "s-2.safetensors"));
+    }
+
+    #[test]
+    fn an_index_cannot_name_files_elsewhere() {
+        for name in
+            ["../x.safetensors", "/etc/x.safetensors", "a/x.safetensors", "..\\\\x.safetensors", "..", "", "x.bin"]
+        {
+            let index = format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#);
+            let folder = Folder::with("escape", &[("config.json", "{}"), (INDEX, &index), ("x.bin", "")]);
+            let error = folder.error();
+            assert!(matches!(error, WeightsError::Broken { .. }), "{name}: {error}");
+            assert_eq!(error.code(), "model_broken");
+        }
+    }
+
+    #[test]
+    fn a_gguf_is_found_beside_its_projector() {
+        let folder = Folder::with("gguf", &[("model.gguf", ""), ("mmproj-model.gguf", ""), ("README.md", "")]);
+        let file = folder.0.join("model.gguf");
+        assert_eq!(ModelFiles::discover(&folder.0).unwrap(), ModelFiles::Gguf { file: file.clone() });
+        assert_eq!(ModelFiles::discover(&file).unwrap(), ModelFiles::Gguf { file });
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_said() {
+        let folder = Folder::with("several", &[("b.gguf", ""), ("a.gguf", "")]);
+        assert!(matches!(folder.error(), WeightsError::SeveralGguf { names, .. } if names == ["a.gguf", "b.gguf"]));
+
+        let folder = Folder::with("pickle", &[("config.json", "{}"), ("pytorch_model.bin", "")]);
+        assert!(folder.error().to_string().contains("pytorch_model.bin"));
+        assert_eq!(folder.error().code(), "model_unsupported");
+
+        let folder = Folder::with("nothing", &[("README.md", "")]);
+        assert!(matches!(folder.error(), WeightsError::NoWeights { .. }));
+        assert!(matches!(ModelFiles::discover(&folder.0.join("no")).unwrap_err(), WeightsError::NotFound { .. }));
+        let file = ModelFiles::discover(&folder.0.join("README.md")).unwrap_err();
+        assert!(matches!(file, WeightsError::Unsupported { .. }));
+
+        let folder = Folder::with("no-config", &[(SINGLE, "x")]);
+        assert!(matches!(folder.error(), WeightsError::NoConfig { .. }));
+    }
+}

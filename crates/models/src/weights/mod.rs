@@ -148,7 +148,7 @@ impl Weights {
 
     /// Number of values in all tensors.
     pub fn n_parameters(&self) -> u64 {
-        self.tensors.values().map(|stored| elements(&stored.info)).sum()
+        self.tensors.values().fold(0, |sum, stored| elements(&stored.info).saturating_add(sum))
     }
 
     /// Size of the files together.
@@ -158,7 +158,7 @@ impl Weights {
 
     /// Memory that all tensors take as f32.
     pub fn f32_bytes(&self) -> u64 {
-        4 * self.n_parameters()
+        self.n_parameters().saturating_mul(4)
     }
 
     /// The files that are open.
@@ -228,8 +228,9 @@ impl Weights {
     }
 }
 
+/// Saturating: dimensions of a type whose size is not known are not bounded by the file.
 fn elements(info: &TensorInfo) -> u64 {
-    info.shape.iter().map(|&dim| dim as u64).product()
+    info.shape.iter().fold(1, |product, &dim| (dim as u64).saturating_mul(product))
 }
 
 fn map(path: &Path) -> Result<Mmap, WeightsError> {

@@ -124,3 +124,95 @@ fn through_f32<T>(kind: WeightType, bytes: &[u8], out: &mut [T], narrow: impl Fn
         narrow(values, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::weights::{ModelFiles, Weights};
+
+    fn golden() -> Weights {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/quant");
+        let files = vec![folder.join("blocks.safetensors")];
+        Weights::open(&ModelFiles::Safetensors { config_json: folder.join("none"), folder, files }).unwrap()
+    }
+
+    fn close(a: f32, b: f32) -> bool {
+        a == b || (a - b).abs() <= 1e-6 * b.abs() || a.to_bits().abs_diff(b.to_bits()) <= 1
+    }
+
+    #[test]
+    fn every_block_type_of_the_golden_file_is_dequantised() {
+        let weights = golden();
+        let mut tested = 0;
+        for raw_name in weights.names().filter(|name| name.ends_with(".raw")) {
+            let type_name = raw_name.trim_end_matches(".raw");
+            let kind = (0..64).map(WeightType::from_ggml).find(|kind| kind.to_string() == type_name).unwrap();
+            let expected = weights.tensor_f32(&format!("{type_name}.f32")).unwrap();
+            let mut values = vec![f32::NAN; expected.len()];
+            dequantize(kind, weights.raw(raw_name).unwrap(), &mut values);
+            let wrong = values.iter().zip(&expected).position(|(a, b)| !close(*a, *b));
+            assert!(wrong.is_none(), "{type_name} differs at {wrong:?}");
+            tested += 1;
+
+            // Narrower types are the f32 values, rounded.
+            let mut narrow = vec![bf16::ZERO; values.len()];
+            bf16::dequantize(kind, weights.raw(raw_name).unwrap(), &mut narrow);
+            assert!(narrow.iter().zip(&values).all(|(a, b)| *a == bf16::from_f32(*b)), "{type_name} as bf16");
+            let mut narrow = vec![f16::ZERO; values.len()];
+            f16::dequantize(kind, weights.raw(raw_name).unwrap(), &mut narrow);
+            assert!(narrow.iter().zip(&values).all(|(a, b)| *a == f16::from_f32(*b)), "{type_name} as f16");
+        }
+        assert_eq!(tested, 15);
+    }
+
+    /// Types of intermediate results that no golden block exists for: `scale * byte`.
+    #[test]
+    fn q8_1_and_q8_k_are_scaled_bytes() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let expected = |n: usize| (0..n).map(|i| 0.5 * f32::from((i as u8).cast_signed())).collect::<Vec<_>>();
+
+        let mut block = [f16::from_f32(0.5).to_le_bytes(), f16::from_f32(9.0).to_le_bytes()].concat();
+        block.extend(&bytes[..32]);
+        let mut values = [0.0; 32];
+        dequantize(WeightType::Q8_1, &block, &mut values);
+        assert_eq!(values.to_vec(), expected(32));
+
+        let mut block = 0.5_f32.to_le_bytes().to_vec();
+        block.extend(&bytes);
+        block.extend([7; 32]);
+        let mut values = [0.0; 256];
+        dequantize(WeightType::Q8_K, &block, &mut values);
+        assert_eq!(values.to_vec(), expected(256));
+    }
+
+    #[test]
+    fn types_of_candle_agree_with_candle() {
+        use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+        use candle_core::{Device, Shape};
+
+        let weights = golden();
+        let types = [
+            (WeightType::Q4_0, GgmlDType::Q4_0),
+            (WeightType::Q4_1, GgmlDType::Q4_1),
+            (WeightType::Q5_0, GgmlDType::Q5_0),
+            (WeightType::Q5_1, GgmlDType::Q5_1),
+            (WeightType::Q8_0, GgmlDType::Q8_0),
+            (WeightType::Q2_K, GgmlDType::Q2K),
+            (WeightType::Q3_K, GgmlDType::Q3K),
+            (WeightType::Q4_K, GgmlDType::Q4K),
+            (WeightType::Q5_K, GgmlDType::Q5K),
+            (WeightType::Q6_K, GgmlDType::Q6K),
+        ];
+        for (kind, candle_kind) in types {
+            let raw = weights.raw(&format!("{kind}.raw")).unwrap();
+            let storage = QStorage::from_data(raw.into(), &Device::Cpu, candle_kind).unwrap();
+            let tensor = QTensor::new(storage, Shape::from((4, 512))).unwrap().dequantize(&Device::Cpu).unwrap();
+            let expected = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let mut values = vec![0.0; expected.len()];
+            dequantize(kind, raw, &mut values);
+            assert!(values.iter().zip(&expected).all(|(a, b)| close(*a, *b)), "{kind}");
+        }
+    }
+}
