@@ -271,7 +271,7 @@ impl EngineThread {
     fn step(&mut self) {
         let Self { scheduler, runner, shared, .. } = self;
         let stepped = catch_unwind(AssertUnwindSafe(|| {
-            let stepped = step(scheduler, runner.as_mut(), Instant::now);
+            let stepped = step(scheduler, runner.as_mut(), Instant::now, |planned| shared.publish(planned));
             shared.steps.fetch_add(u64::from(stepped), Ordering::Relaxed);
         }));
         if let Err(panic) = stepped {
@@ -298,10 +298,7 @@ impl EngineThread {
                 self.shared.observe_duration(timings.prefill + timings.decode);
             }
         }
-        let (_, free_blocks) = self.scheduler.block_counts();
-        self.shared.free_blocks.store(free_blocks, Ordering::Relaxed);
-        self.shared.running.store(self.scheduler.n_running(), Ordering::Relaxed);
-        self.shared.parked.store(self.scheduler.n_parked(), Ordering::Relaxed);
+        self.shared.publish(&self.scheduler);
         if !events.is_empty() {
             // A receiver that panics loses these events; the others' sequences must not suffer for it.
             let _ = catch_unwind(AssertUnwindSafe(|| self.sink.emit(events)));
@@ -310,6 +307,13 @@ impl EngineThread {
 }
 
 impl Shared {
+    fn publish(&self, scheduler: &Scheduler) {
+        let (_, free_blocks) = scheduler.block_counts();
+        self.free_blocks.store(free_blocks, Ordering::Relaxed);
+        self.running.store(scheduler.n_running(), Ordering::Relaxed);
+        self.parked.store(scheduler.n_parked(), Ordering::Relaxed);
+    }
+
     /// Only the engine thread writes it.
     fn observe_duration(&self, seconds: f64) {
         let micros = (seconds * 1e6) as u64;

@@ -8,9 +8,15 @@ use crate::scheduler::{Scheduler, StepFailure};
 use crate::{ModelRunner, StepPlan, StepResults};
 
 /// Plans, computes, takes in. A runner that fails or panics fails the sequences of this step and no others. False if
-/// there was nothing to compute.
-pub fn step(scheduler: &mut Scheduler, runner: &mut dyn ModelRunner, now: impl Fn() -> Instant) -> bool {
+/// there was nothing to compute. `planned` may look at the queues before the runner computes.
+pub fn step(
+    scheduler: &mut Scheduler,
+    runner: &mut dyn ModelRunner,
+    now: impl Fn() -> Instant,
+    planned: impl FnOnce(&Scheduler),
+) -> bool {
     let plan = scheduler.schedule(now());
+    planned(scheduler);
     if plan.sequences.is_empty() {
         return false;
     }

@@ -1,6 +1,8 @@
 //! Random requests, aborts, credits, failures and steps against a runner that answers from what its blocks hold. What
 //! a request answers must be what it answers alone, whatever else happens, and in the end every block is free.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -190,7 +192,7 @@ impl<'a> Trace<'a> {
 
     fn step(&mut self) -> bool {
         let now = self.now;
-        let stepped = step(&mut self.scheduler, &mut self.runner, || now);
+        let stepped = step(&mut self.scheduler, &mut self.runner, || now, |_| {});
         assert!(self.scheduler.n_running() <= self.world.config.max_num_seqs);
         let (total, free) = self.scheduler.block_counts();
         assert!(free <= total);

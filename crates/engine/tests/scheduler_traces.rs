@@ -5,6 +5,8 @@
 //! `add a 10 new=3 credit=2 like=b:8 salt=1 prompt_logprobs top_k=4` adds a prompt of 10 tokens, the first 8 of them
 //! those of `b`, `step [n]`, `abort a`, `grant a 2`, `wait 5` (seconds; the park timeout is 10), `fail error|panic|row|nan`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
