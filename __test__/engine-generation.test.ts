@@ -11,7 +11,11 @@ const finished: GenerationEvent = {
   timings: { queued: 0, prefill: 0, decode: 0 },
 };
 
-function open(options: { credit?: number; signal?: AbortSignal } = {}): { queue: GenerationQueue; grants: number[]; cancels: () => number } {
+function open(options: { credit?: number; signal?: AbortSignal } = {}): {
+  queue: GenerationQueue;
+  grants: number[];
+  cancels: () => number;
+} {
   const grants: number[] = [];
   let cancels = 0;
   const queue = new GenerationQueue({
@@ -89,7 +93,7 @@ describe('engine: GenerationQueue', () => {
   it('does not cancel when the loop is left after the end', async () => {
     const { queue, cancels } = open();
     queue.push([finished]);
-    for await (const _ of queue) break;
+    for await (const event of queue) if (event.type === 'finished') break;
     expect(cancels()).to.equal(0);
   });
 

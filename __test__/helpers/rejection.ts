@@ -1,5 +1,8 @@
 /** The error a promise is rejected with, checked to be of that class. */
-export async function rejection<T extends Error>(promise: Promise<unknown>, kind: new (...args: never[]) => T): Promise<T> {
+export async function rejection<T extends Error>(
+  promise: Promise<unknown>,
+  kind: new (...args: never[]) => T,
+): Promise<T> {
   let value: unknown;
   try {
     value = await promise;

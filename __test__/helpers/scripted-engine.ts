@@ -15,13 +15,19 @@ import {
 } from '../../ts/engine/types.js';
 
 /** Batches of events for one request, as the engine would send them step by step. May throw EngineError. */
-export type Script = (request: GenerateRequest) => Iterable<readonly GenerationEvent[]> | AsyncIterable<readonly GenerationEvent[]>;
+export type Script = (
+  request: GenerateRequest,
+) => Iterable<readonly GenerationEvent[]> | AsyncIterable<readonly GenerationEvent[]>;
 
 export interface ScriptedEngineOptions {
   /** Default: every request is answered with `say('Hello there!')`. */
   readonly script?: Script;
   /** Called by `load` before it answers; may throw EngineError, or wait (for a promise the test holds). */
-  readonly onLoad?: (options: LoadOptions, onProgress: (progress: LoadProgress) => void, signal?: AbortSignal) => void | Promise<void>;
+  readonly onLoad?: (
+    options: LoadOptions,
+    onProgress: (progress: LoadProgress) => void,
+    signal?: AbortSignal,
+  ) => void | Promise<void>;
   /** What a load answers, beside the handle. */
   readonly model?: Partial<LoadedModel>;
   readonly cached?: readonly CachedModel[];
@@ -51,7 +57,10 @@ export function* say(
   const words = (text.match(/\s*\S+\s*$|\s*\S+/g) ?? []).slice(0, request?.maxTokens ?? Number.POSITIVE_INFINITY);
   for (const [index, word] of words.entries()) {
     const token = { id: 100 + index, text: word, bytes: [...Buffer.from(word)] };
-    const tokens = request?.logprobs === undefined ? undefined : [{ ...token, logprob: -0.5, top: [{ ...token, logprob: -0.5 }].slice(0, request.logprobs) }];
+    const tokens =
+      request?.logprobs === undefined
+        ? undefined
+        : [{ ...token, logprob: -0.5, top: [{ ...token, logprob: -0.5 }].slice(0, request.logprobs) }];
     yield [{ type: 'delta', pieces: [{ text: word }], nTokens: 1, ...(tokens === undefined ? {} : { tokens }) }];
   }
   const cut = request?.maxTokens !== undefined && words.length >= request.maxTokens;
@@ -78,7 +87,11 @@ export class ScriptedEngine implements Engine {
 
   constructor(private readonly options: ScriptedEngineOptions = {}) {}
 
-  async load(options: LoadOptions, onProgress?: (progress: LoadProgress) => void, signal?: AbortSignal): Promise<LoadedModel> {
+  async load(
+    options: LoadOptions,
+    onProgress?: (progress: LoadProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<LoadedModel> {
     this.loads.push(options);
     await this.options.onLoad?.(options, (progress) => onProgress?.(progress), signal);
     if (signal?.aborted === true) throw new EngineError('cancelled', 'the load was cancelled');
@@ -110,7 +123,11 @@ export class ScriptedEngine implements Engine {
     return queue;
   }
 
-  async #run(request: GenerateRequest, queue: GenerationQueue, state: { credit: number; cancelled: boolean; wake: () => void }): Promise<void> {
+  async #run(
+    request: GenerateRequest,
+    queue: GenerationQueue,
+    state: { credit: number; cancelled: boolean; wake: () => void },
+  ): Promise<void> {
     this.running += 1;
     try {
       const script = this.options.script ?? ((asked) => say('Hello there!', { request: asked }));

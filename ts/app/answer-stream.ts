@@ -34,7 +34,8 @@ export class AnswerStream<Part, Result> implements AsyncIterable<Part>, PromiseL
   /** The whole answer. During a loop it waits for the loop to end; without one it reads the answer itself. */
   async result(): Promise<Result> {
     if (!this.#started) {
-      for await (const _ of this);
+      const parts = this[Symbol.asyncIterator]();
+      while ((await parts.next()).done !== true) continue;
     }
     return this.#result;
   }

@@ -187,7 +187,10 @@ export class ModelEngine implements AsyncDisposable {
    * @example
    * const ids = await engine.tokenize('Hello', { addSpecialTokens: true });
    */
-  async tokenize(text: string, { addSpecialTokens = false }: { readonly addSpecialTokens?: boolean } = {}): Promise<number[]> {
+  async tokenize(
+    text: string,
+    { addSpecialTokens = false }: { readonly addSpecialTokens?: boolean } = {},
+  ): Promise<number[]> {
     return this.#engine.tokenize(this.info.handle, text, addSpecialTokens);
   }
 
@@ -252,7 +255,10 @@ export class ModelEngine implements AsyncDisposable {
     return this.#lease.model;
   }
 
-  async *#answer(options: ChatOptions, signal: AbortSignal | undefined): AsyncGenerator<AnswerPart, ChatResult, undefined> {
+  async *#answer(
+    options: ChatOptions,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<AnswerPart, ChatResult, undefined> {
     const text = { content: '', reasoning: '' };
     for await (const event of this.#model.chat.chat(toChatRequest(options), signal)) {
       if (event.type === 'content' || event.type === 'reasoning') {

@@ -46,12 +46,19 @@ export function requireRepositoryId(id: string): void {
 }
 
 function isLocalPath(model: string): boolean {
-  return /^([./\\~]|[A-Za-z]:[\\/])/.test(model) || (model.endsWith('.gguf') && !model.includes(':')) || model.split('/').length > 2;
+  return (
+    /^([./\\~]|[A-Za-z]:[\\/])/.test(model) ||
+    (model.endsWith('.gguf') && !model.includes(':')) ||
+    model.split('/').length > 2
+  );
 }
 
 /** The last part of a path or repository, with and without `.gguf`. */
 function baseNames(model: string): string[] {
-  const file = model.replace(/[\\/]+$/, '').split(/[\\/]/).at(-1);
+  const file = model
+    .replace(/[\\/]+$/, '')
+    .split(/[\\/]/)
+    .at(-1);
   if (file === undefined || file === '') return [];
   const base = isLocalPath(model) ? file : canonicalId(file);
   return base.endsWith('.gguf') ? [base, base.slice(0, -'.gguf'.length)] : [base];

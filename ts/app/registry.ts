@@ -17,7 +17,7 @@ export interface RegistryOptions {
   readonly engine: Engine;
   /** Serve exactly this model; requests need not name it. It is loaded by the first `acquire` and stays. */
   readonly pinned?: LoadOptions;
-  /** How models are loaded on demand. */
+  /** How models are loaded on demand; for the pinned one, what its own options leave out. */
   readonly defaults: Omit<LoadOptions, 'model'>;
   /** A further name of the pinned model, and the one it is listed under. */
   readonly servedModelName?: string;
@@ -65,8 +65,8 @@ class Registry implements ModelRegistry {
   async acquire(id: string | undefined, { signal, onProgress }: AcquireOptions = {}): Promise<ModelLease> {
     for (;;) {
       if (this.#closed) throw new EngineError('closed', 'the server is shutting down');
-      if (signal?.aborted === true) {
-        throw new EngineError('cancelled', 'the wait for the model was aborted', undefined, { cause: signal.reason });
+      if (isAborted(signal)) {
+        throw new EngineError('cancelled', 'the wait for the model was aborted', undefined, { cause: signal?.reason });
       }
       const entry = this.#entry(id);
       // Held from now on, so that it is not unloaded between the load's end and the lease.
@@ -80,8 +80,8 @@ class Registry implements ModelRegistry {
       } catch (error) {
         this.#release(entry);
         // Somebody else's abort ended the load just as this call joined it: start over.
-        const foreign = error instanceof EngineError && error.code === 'cancelled' && signal?.aborted !== true;
-        if (!foreign || !entry.load.aborted || this.#closed) throw error;
+        const foreign = error instanceof EngineError && error.code === 'cancelled' && !isAborted(signal);
+        if (!foreign || !entry.load.aborted) throw error;
         await entry.load.settled.catch(() => undefined);
       }
     }
@@ -125,9 +125,14 @@ class Registry implements ModelRegistry {
   #entry(id: string | undefined): Entry {
     const { pinned, defaults } = this.#options;
     if (pinned) {
-      if (id === undefined || this.#isPinned(pinned, id)) return this.#entries.get('') ?? this.#start('', pinned);
+      if (id === undefined || this.#isPinned(pinned, id))
+        return this.#entries.get('') ?? this.#start('', { ...defaults, ...pinned });
       const served = this.#listPinned(pinned).id;
-      throw new EngineError('model_not_found', `the model '${id}' does not exist: this server serves '${served}'`, 'model');
+      throw new EngineError(
+        'model_not_found',
+        `the model '${id}' does not exist: this server serves '${served}'`,
+        'model',
+      );
     }
     if (id === undefined) throw new EngineError('invalid_request', 'model is required: no model is pinned', 'model');
     const key = canonicalId(id);
@@ -195,7 +200,8 @@ class Registry implements ModelRegistry {
   /** Nobody uses it: unload it after a while. */
   #rest(entry: Entry): void {
     const { modelTimeout = 0, pinned } = this.#options;
-    if (pinned || modelTimeout <= 0 || entry.leases > 0 || !entry.loaded || this.#entries.get(entry.key) !== entry) return;
+    if (pinned || modelTimeout <= 0 || entry.leases > 0 || !entry.loaded || this.#entries.get(entry.key) !== entry)
+      return;
     clearTimeout(entry.idle);
     entry.idle = setTimeout(() => {
       this.#unload(entry);
@@ -261,3 +267,7 @@ function listEntry(entry: Entry, id: string): ListedModel {
   return loaded ? { ...listed, state: 'ready', contextLength: loaded.maxModelLen } : { ...listed, state: 'loading' };
 }
 
+/** A function, so that a check before a wait does not count as one after it. */
+function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}

@@ -45,7 +45,9 @@ export class SharedLoad {
       return await new Promise<LoadedModel>((resolve, reject) => {
         this.settled.then(resolve, reject);
         onAbort = () => {
-          reject(new EngineError('cancelled', 'the wait for the model was aborted', undefined, { cause: signal?.reason }));
+          reject(
+            new EngineError('cancelled', 'the wait for the model was aborted', undefined, { cause: signal?.reason }),
+          );
         };
         if (signal?.aborted === true) onAbort();
         else signal?.addEventListener('abort', onAbort, { once: true });

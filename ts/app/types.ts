@@ -37,7 +37,10 @@ export interface ModelRegistry {
    * The model of that id, loading it if need be (one load however many ask). Without id: the pinned model.
    * Throws EngineError `model_not_found` for an id that is not served or does not exist.
    */
-  acquire(id: string | undefined, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: LoadProgress) => void }): Promise<ModelLease>;
+  acquire(
+    id: string | undefined,
+    options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: LoadProgress) => void },
+  ): Promise<ModelLease>;
   list(): Promise<ListedModel[]>;
   /** Undefined if no such model can be asked for. */
   find(id: string): Promise<ListedModel | undefined>;

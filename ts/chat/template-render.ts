@@ -61,7 +61,8 @@ function markFinalMessage(template: string, messages: Record<string, unknown>[])
   if (!last || content === null || content === undefined) {
     throw new TemplateRuntimeError('the final message has no content to continue');
   }
-  if (!template.includes('content')) throw new TemplateRuntimeError('the chat template does not use the content to continue');
+  if (!template.includes('content'))
+    throw new TemplateRuntimeError('the chat template does not use the content to continue');
   if (typeof content === 'string') {
     last['content'] = content + MARK;
     return content;

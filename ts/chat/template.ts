@@ -1,5 +1,7 @@
 /** Renders chat templates in a worker, under a time limit and a size limit. */
 
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { EngineError } from '../engine/types.js';
 import type { TemplateInput } from './template-render.js';
@@ -25,8 +27,8 @@ const DEFAULT_TIMEOUT_MS = 2000;
 const DEFAULT_MAX_OUTPUT = 8 * 1024 * 1024;
 /** Starting the worker is not the template's time, but it must end too. */
 const START_TIMEOUT_MS = 30_000;
-/** Heap of the worker: a template that builds more is stopped. */
-const MAX_HEAP_MB = 256;
+/** Heap of the worker. The interpreter stops a template far below it. */
+const MAX_HEAP_MB = 512;
 
 /** One warm worker, started by the first rendering and replaced when a template has to be stopped. */
 export function createTemplateRenderer(options: TemplateRendererOptions = {}): TemplateRenderer {
@@ -110,7 +112,9 @@ class WorkerRenderer implements TemplateRenderer {
     } catch (error) {
       // Only plain data can be posted; a variable that is a function, say, is the caller's mistake.
       this.#settle((running) => {
-        running.reject(new EngineError('invalid_request', (error as Error).message, 'templateVariables', { cause: error }));
+        running.reject(
+          new EngineError('invalid_request', (error as Error).message, 'templateVariables', { cause: error }),
+        );
       });
     }
   }
@@ -190,18 +194,21 @@ class WorkerRenderer implements TemplateRenderer {
   }
 }
 
-/** `dist/` holds the worker as .js; from source (tests, tsx) it is .ts, and the worker needs the loader too. */
+/**
+ * `dist/` holds the worker as .js. Run from source (the tests, under tsx) it is .ts, and a worker does not inherit
+ * the loader that reads it, so there it is registered first.
+ */
 function openWorker(workerData: WorkerOptions): Worker {
-  const fromSource = import.meta.url.endsWith('.ts');
-  const url = new URL(fromSource ? './template-worker.ts' : './template-worker.js', import.meta.url);
-  return new Worker(url, {
-    workerData,
-    // The process's own flags are not the worker's business, and some (--input-type, --test) would break it.
-    execArgv: fromSource ? ['--import', import.meta.resolve('tsx')] : [],
-    resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
-    // A template has no use for the environment.
-    env: fromSource ? process.env : {},
-  });
+  const options = { workerData, resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB } };
+  if (!import.meta.url.endsWith('.ts')) {
+    const url = new URL('./template-worker.js', import.meta.url);
+    // Flags of the process (--input-type, --test) are not for the worker; a template has no use for the environment.
+    return new Worker(url, { ...options, execArgv: [], env: {} });
+  }
+  const loader = createRequire(import.meta.url).resolve('tsx/cjs/api');
+  const worker = fileURLToPath(new URL('./template-worker.ts', import.meta.url));
+  const start = `require(${JSON.stringify(loader)}).register(); require(${JSON.stringify(worker)});`;
+  return new Worker(start, { ...options, execArgv: [], eval: true });
 }
 
 /** `name`: of the error in the worker (see `jinja/errors.ts`). */

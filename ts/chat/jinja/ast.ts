@@ -1,6 +1,6 @@
 /**
  * The nodes that `parse` of @huggingface/jinja returns. The package does not export their types, so they are mirrored
- * here as a discriminated union; `parse.ts` is the one place that casts.
+ * here as a discriminated union; `parse.ts` is the one place that vouches for them.
  */
 
 export interface Program {

@@ -1,13 +1,15 @@
 /** Jinja's filters, with transformers' `tojson`. A filter gets its operand, the arguments and the interpreter's reach. */
 
 import { TemplateRuntimeError } from './errors.js';
-import { boundMethod, capitalize, replaceText, splitLines, strip, zeroFill } from './methods.js';
+import { boundMethod, capitalize, joinTexts, replaceText, splitLines, strip, zeroFill } from './methods.js';
 import { applyTest } from './tests.js';
 import type { Keywords, Value } from './values.js';
 import {
   characters,
   compare,
+  divisible,
   equal,
+  fit,
   Float,
   integer,
   iterate,
@@ -22,6 +24,9 @@ import {
   Tuple,
   typeName,
 } from './values.js';
+
+/** Nobody indents deeper; a hostile template might. */
+const MAX_INDENT = 1000;
 
 type Filter = (operand: Value, args: readonly Value[], keywords: Keywords) => Value;
 
@@ -51,7 +56,12 @@ export function itemOf(value: Value, key: Value): Value {
   } else if (value instanceof Namespace) {
     return typeof key === 'string' ? value.fields.get(key) : undefined;
   } else if (typeof key === 'number' || typeof key === 'boolean') {
-    const items = typeof value === 'string' ? characters(value) : Array.isArray(value) || value instanceof Tuple ? iterate(value) : [];
+    const items =
+      typeof value === 'string'
+        ? characters(value)
+        : Array.isArray(value) || value instanceof Tuple
+          ? iterate(value)
+          : [];
     return items.at(Number(key));
   }
   return typeof key === 'string' ? boundMethod(value, key) : undefined;
@@ -131,7 +141,12 @@ function map(operand: Value, args: readonly Value[], keywords: Keywords): Value 
 
 function join(operand: Value, args: readonly Value[], keywords: Keywords): string {
   const given = new Arguments(args, keywords);
-  return iterate(operand).map(by(given.at(1, 'attribute'))).map(str).join(str(given.at(0, 'd', '')));
+  return joinTexts(
+    iterate(operand)
+      .map(by(given.at(1, 'attribute')))
+      .map(str),
+    str(given.at(0, 'd', '')),
+  );
 }
 
 function tojson(operand: Value, args: readonly Value[], keywords: Keywords): string {
@@ -141,7 +156,12 @@ function tojson(operand: Value, args: readonly Value[], keywords: Keywords): str
   const [item, key] = separators === null ? [indent === null ? ', ' : ',', ': '] : iterate(separators);
   return toJson(operand, {
     ensureAscii: truthy(given.at(0, 'ensure_ascii', false)),
-    indent: indent === null ? undefined : typeof indent === 'string' ? indent : ' '.repeat(Math.max(0, integer(indent, 'indent'))),
+    indent:
+      indent === null
+        ? undefined
+        : typeof indent === 'string'
+          ? indent
+          : ' '.repeat(Math.min(MAX_INDENT, Math.max(0, integer(indent, 'indent')))),
     itemSeparator: text(item, 'a separator'),
     keySeparator: text(key, 'a separator'),
     sortKeys: truthy(given.at(3, 'sort_keys', false)),
@@ -151,9 +171,11 @@ function tojson(operand: Value, args: readonly Value[], keywords: Keywords): str
 function indent(operand: Value, args: readonly Value[], keywords: Keywords): string {
   const given = new Arguments(args, keywords);
   const width = given.at(0, 'width', 4);
-  const indention = typeof width === 'string' ? width : ' '.repeat(integer(width, 'width'));
+  const indention =
+    typeof width === 'string' ? width : ' '.repeat(Math.min(MAX_INDENT, Math.max(0, integer(width, 'width'))));
   // Jinja adds a newline so that splitting keeps an empty last line.
   const lines = splitLines(`${str(operand)}\n`);
+  fit(lines.length * indention.length);
   const blank = truthy(given.at(2, 'blank'));
   const [first = '', ...rest] = lines;
   const body = [first, ...rest.map((line) => (blank || line !== '' ? indention + line : line))].join('\n');
@@ -174,7 +196,8 @@ function toInt(operand: Value, args: readonly Value[], keywords: Keywords): Valu
 }
 
 function toFloat(operand: Value, args: readonly Value[], keywords: Keywords): Value {
-  const number = numeric(operand) ?? (typeof operand === 'string' && strip(operand) !== '' ? Number(strip(operand)) : Number.NaN);
+  const number =
+    numeric(operand) ?? (typeof operand === 'string' && strip(operand) !== '' ? Number(strip(operand)) : Number.NaN);
   return Number.isNaN(number) ? new Arguments(args, keywords).at(0, 'default', new Float(0)) : new Float(number);
 }
 
@@ -184,7 +207,8 @@ function round(operand: Value, args: readonly Value[], keywords: Keywords): Valu
   const method = given.at(1, 'method', 'common');
   const number = numeric(operand);
   if (number === undefined) throw new TemplateRuntimeError(`type ${typeName(operand)} cannot be rounded`);
-  if (method === 'ceil' || method === 'floor') return new Float(Math[method](number * 10 ** precision) / 10 ** precision);
+  if (method === 'ceil' || method === 'floor')
+    return new Float(Math[method](number * 10 ** precision) / 10 ** precision);
   return new Float(roundHalfEven(number, precision));
 }
 
@@ -204,17 +228,21 @@ function roundHalfEven(value: number, precision: number): number {
 /** printf-style formatting, for the `format` filter and `'%s' % x`. */
 export function percentFormat(format: string, args: readonly Value[], keywords?: ReadonlyMap<Value, Value>): string {
   let next = 0;
+  let total = format.length;
   const pattern = /%(?:\((\w+)\))?([-+ 0#]*)(\d+)?(?:\.(\d+))?([sdifgrxXeoc%])/g;
   const out = format.replace(pattern, (_, name: string | undefined, flags: string, width, precision, kind: string) => {
     if (kind === '%') return '%';
-    if (name === undefined && next >= args.length) throw new TemplateRuntimeError('not enough arguments for format string');
+    if (name === undefined && next >= args.length)
+      throw new TemplateRuntimeError('not enough arguments for format string');
     const value = name === undefined ? args[next++] : keywords?.get(name);
     const body = percentValue(value, kind, precision === undefined ? undefined : Number(precision), flags);
-    const size = Number(width ?? 0);
+    const size = fit(Number(width ?? 0));
+    total = fit(total + Math.max(size, body.length));
     if (flags.includes('-')) return body.padEnd(size);
     return flags.includes('0') && !'srci'.includes(kind) ? zeroFill(body, size) : body.padStart(size);
   });
-  if (next < args.length && !keywords) throw new TemplateRuntimeError('not all arguments converted during string formatting');
+  if (next < args.length && !keywords)
+    throw new TemplateRuntimeError('not all arguments converted during string formatting');
   return out;
 }
 
@@ -224,7 +252,8 @@ function percentValue(value: Value, kind: string, precision: number | undefined,
     return precision === undefined ? body : characters(body).slice(0, precision).join('');
   }
   const number = numeric(value);
-  if (number === undefined) throw new TemplateRuntimeError(`%${kind} format: a number is required, not ${typeName(value)}`);
+  if (number === undefined)
+    throw new TemplateRuntimeError(`%${kind} format: a number is required, not ${typeName(value)}`);
   const sign = number >= 0 && flags.includes('+') ? '+' : number >= 0 && flags.includes(' ') ? ' ' : '';
   if (kind === 'f') return sign + number.toFixed(precision ?? 6);
   if (kind === 'e') return sign + number.toExponential(precision ?? 6).replace(/e([+-])(\d)$/, 'e$10$2');
@@ -242,7 +271,7 @@ function escape(operand: Value): string {
 
 /** Jinja's title: a word starts after white space, hyphens and opening brackets; the rest of it is lowered. */
 function title(operand: Value): string {
-  return str(operand)
+  return divisible(str(operand))
     .split(/([-\s({[<]+)/)
     .map(capitalize)
     .join('');
@@ -250,7 +279,7 @@ function title(operand: Value): string {
 
 function batch(operand: Value, args: readonly Value[], keywords: Keywords): Value {
   const given = new Arguments(args, keywords);
-  const size = Math.max(1, integer(given.at(0, 'linecount'), 'linecount'));
+  const size = fit(Math.max(1, integer(given.at(0, 'linecount'), 'linecount')));
   const fill = given.at(1, 'fill_with', null);
   const items = iterate(operand);
   const out: Value[][] = [];
@@ -279,8 +308,16 @@ function mappingItems(operand: Value): Value {
 }
 
 const filters: ReadonlyMap<string, Filter> = new Map<string, Filter>([
-  ['abs', (operand) => (operand instanceof Float ? new Float(Math.abs(operand.value)) : Math.abs(integer(operand, 'abs() argument')))],
-  ['attr', (operand, [name]) => (operand instanceof Map ? boundMethod(operand, text(name, 'the name')) : itemOf(operand, name))],
+  [
+    'abs',
+    (operand) =>
+      operand instanceof Float ? new Float(Math.abs(operand.value)) : Math.abs(integer(operand, 'abs() argument')),
+  ],
+  [
+    'attr',
+    (operand, [name]) =>
+      operand instanceof Map ? boundMethod(operand, text(name, 'the name')) : itemOf(operand, name),
+  ],
   ['batch', batch],
   ['capitalize', (operand) => capitalize(str(operand))],
   ['count', (operand) => lengthOf(operand)],
@@ -324,10 +361,19 @@ const filters: ReadonlyMap<string, Filter> = new Map<string, Filter>([
     (operand, args, keywords) => {
       const given = new Arguments(args, keywords);
       const count = given.at(2, 'count', null);
-      return replaceText(str(operand), str(given.at(0, 'old')), str(given.at(1, 'new')), count === null ? -1 : integer(count, 'count'));
+      return replaceText(
+        str(operand),
+        str(given.at(0, 'old')),
+        str(given.at(1, 'new')),
+        count === null ? -1 : integer(count, 'count'),
+      );
     },
   ],
-  ['reverse', (operand) => (typeof operand === 'string' ? characters(operand).reverse().join('') : [...iterate(operand)].reverse())],
+  [
+    'reverse',
+    (operand) =>
+      typeof operand === 'string' ? characters(operand).reverse().join('') : [...iterate(operand)].reverse(),
+  ],
   ['round', round],
   ['safe', (operand) => operand],
   ['select', select(true, false)],
@@ -336,7 +382,11 @@ const filters: ReadonlyMap<string, Filter> = new Map<string, Filter>([
     'sort',
     (operand, args, keywords) => {
       const given = new Arguments(args, keywords);
-      return sorted(iterate(operand), folded(given.at(1, 'case_sensitive'), by(given.at(2, 'attribute'))), given.at(0, 'reverse'));
+      return sorted(
+        iterate(operand),
+        folded(given.at(1, 'case_sensitive'), by(given.at(2, 'attribute'))),
+        given.at(0, 'reverse'),
+      );
     },
   ],
   ['string', str],
@@ -363,7 +413,7 @@ const filters: ReadonlyMap<string, Filter> = new Map<string, Filter>([
   ],
   ['upper', (operand) => str(operand).toUpperCase()],
   ['urlencode', (operand) => encodeURIComponent(str(operand)).replaceAll('%2F', '/')],
-  ['wordcount', (operand) => str(operand).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0],
+  ['wordcount', (operand) => divisible(str(operand)).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0],
   ['d', (operand, args, keywords) => applyFilter('default', operand, args, keywords)],
   ['e', escape],
 ]);

@@ -58,7 +58,9 @@ const DAYS = 'Sunday Monday Tuesday Wednesday Thursday Friday Saturday'.split(' 
 export function strftime(date: Date, format: string): string {
   const two = (value: number): string => String(value).padStart(2, '0');
   const hour12 = date.getHours() % 12 || 12;
-  const dayOfYear = Math.round((Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) - Date.UTC(date.getFullYear(), 0, 0)) / 86_400_000);
+  const dayOfYear = Math.round(
+    (Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) - Date.UTC(date.getFullYear(), 0, 0)) / 86_400_000,
+  );
   const directives: Readonly<Record<string, () => string>> = {
     Y: () => String(date.getFullYear()),
     y: () => two(date.getFullYear() % 100),

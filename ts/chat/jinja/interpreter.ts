@@ -6,15 +6,40 @@
  * differs by one space is a different prompt, so the tree is walked here instead.
  */
 
-import type { CallStatement, FilterNode, For, Macro, MemberExpression, Node, Parameter, Program, SetStatement } from './ast.js';
+import type {
+  CallStatement,
+  FilterNode,
+  For,
+  Macro,
+  MemberExpression,
+  Node,
+  Parameter,
+  Program,
+  SetStatement,
+} from './ast.js';
 import { TemplateRuntimeError } from './errors.js';
 import { applyFilter, itemOf } from './filters.js';
 import { boundMethod } from './methods.js';
-import { add, arithmetic, cut } from './operators.js';
+import { add, arithmetic, cut, join } from './operators.js';
 import { TEST_FILTER } from './parse.js';
 import { applyTest } from './tests.js';
 import type { Keywords, Value } from './values.js';
-import { Callable, compare, contains, equal, Float, iterate, Namespace, numeric, repr, str, text, truthy, Tuple, typeName } from './values.js';
+import {
+  Callable,
+  compare,
+  contains,
+  equal,
+  Float,
+  iterate,
+  Namespace,
+  numeric,
+  repr,
+  str,
+  text,
+  truthy,
+  Tuple,
+  typeName,
+} from './values.js';
 
 /**
  * Renders to text. Throws TemplateRaised (from `raise_exception`) or TemplateRuntimeError, also when the text would
@@ -39,12 +64,7 @@ class Scope {
   }
 
   get(name: string): Value {
-    let scope: Scope | undefined = this;
-    while (scope) {
-      if (scope.names.has(name)) return scope.names.get(name);
-      scope = scope.parent;
-    }
-    return undefined;
+    return this.names.has(name) ? this.names.get(name) : this.parent?.get(name);
   }
 
   set(name: string, value: Value): void {
@@ -68,8 +88,19 @@ class Output {
 /** How a block ended: by its last statement, or by `break` or `continue` of the loop around it. */
 type Ending = 'done' | 'break' | 'continue';
 
+/** What a template may allocate in all, in bytes or so, for each character of the longest prompt. */
+const BYTES_PER_OUTPUT = 8;
+/** Bytes or so that a list, a mapping or a macro takes, and each of its entries. */
+const OBJECT_BYTES = 64;
+const ENTRY_BYTES = 8;
+
 class Interpreter {
-  constructor(private readonly maxOutput: number) {}
+  /** Bytes or so that may still be allocated. Never given back: it bounds what a template can hold on to. */
+  private allowance: number;
+
+  constructor(private readonly maxOutput: number) {
+    this.allowance = Math.max(maxOutput, 1 << 20) * BYTES_PER_OUTPUT;
+  }
 
   block(nodes: readonly Node[], scope: Scope, out: Output): Ending {
     for (const node of nodes) {
@@ -115,7 +146,7 @@ class Interpreter {
   private capture(nodes: readonly Node[], scope: Scope): string {
     const out = new Output(this.maxOutput);
     this.block(nodes, scope, out);
-    return out.text;
+    return this.made(out.text);
   }
 
   private loop(node: For, scope: Scope, out: Output): void {
@@ -160,7 +191,8 @@ class Interpreter {
       target.value.forEach((name, i) => this.unpack(name, items[i], scope));
     } else if (target.type === 'MemberExpression' && !target.computed && target.property.type === 'Identifier') {
       const object = this.value(target.object, scope);
-      if (!(object instanceof Namespace)) throw new TemplateRuntimeError('cannot assign attribute on non-namespace object');
+      if (!(object instanceof Namespace))
+        throw new TemplateRuntimeError('cannot assign attribute on non-namespace object');
       object.fields.set(target.property.value, value);
     } else {
       throw new TemplateRuntimeError(`cannot assign to ${target.type}`);
@@ -193,6 +225,7 @@ class Interpreter {
 
   /** A macro: its body rendered in the scope it was defined in, plus its arguments. */
   private callable(name: string, parameters: readonly Parameter[], body: readonly Node[], scope: Scope): Callable {
+    this.made(undefined, OBJECT_BYTES);
     return new Callable(name, (args, keywords) => {
       const inner = new Scope(scope);
       const rest = new Map(keywords);
@@ -201,7 +234,8 @@ class Interpreter {
       parameters.forEach((parameter, i) => {
         const key = parameter.type === 'Identifier' ? parameter.value : parameter.key.value;
         let value = i < args.length ? args[i] : rest.get(key);
-        if (i >= args.length && !rest.has(key) && parameter.type !== 'Identifier') value = this.value(parameter.value, inner);
+        if (i >= args.length && !rest.has(key) && parameter.type !== 'Identifier')
+          value = this.value(parameter.value, inner);
         rest.delete(key);
         inner.set(key, value);
       });
@@ -209,6 +243,13 @@ class Interpreter {
       inner.set('kwargs', new Map(rest));
       return this.capture(body, inner);
     });
+  }
+
+  /** Counts a new value against the allowance. */
+  private made<T extends Value>(value: T, bytes = allocated(value)): T {
+    this.allowance -= bytes;
+    if (this.allowance < 0) throw new TemplateRuntimeError('the template needs too much memory');
+    return value;
   }
 
   private value(node: Node, scope: Scope): Value {
@@ -219,11 +260,13 @@ class Interpreter {
       case 'FloatLiteral':
         return new Float(node.value);
       case 'ArrayLiteral':
-        return node.value.map((item) => this.value(item, scope));
+        return this.made(node.value.map((item) => this.value(item, scope)));
       case 'TupleLiteral':
-        return new Tuple(node.value.map((item) => this.value(item, scope)));
+        return this.made(new Tuple(node.value.map((item) => this.value(item, scope))));
       case 'ObjectLiteral':
-        return new Map([...node.value].map(([key, item]) => [this.value(key, scope), this.value(item, scope)]));
+        return this.made(
+          new Map([...node.value].map(([key, item]) => [this.value(key, scope), this.value(item, scope)])),
+        );
       case 'Identifier':
         return scope.get(node.value);
       case 'MemberExpression':
@@ -255,7 +298,7 @@ class Interpreter {
     if (node.computed) {
       if (property.type !== 'SliceExpression') return itemOf(object, this.value(property, scope));
       const bound = (end: Node | undefined): Value => (end ? this.value(end, scope) : null);
-      return cut(object, bound(property.start), bound(property.stop), bound(property.step));
+      return this.made(cut(object, bound(property.start), bound(property.stop), bound(property.step)));
     }
     if (property.type === 'IntegerLiteral') return itemOf(object, property.value);
     if (property.type !== 'Identifier') throw new TemplateRuntimeError(`unexpected ${property.type} after a dot`);
@@ -264,8 +307,10 @@ class Interpreter {
   }
 
   private invoke(callee: Value, args: readonly Value[], keywords: Keywords): Value {
-    if (callee instanceof Callable) return callee.call(args, keywords);
-    throw new TemplateRuntimeError(`${callee === undefined ? 'an undefined value' : `'${typeName(callee)}' object`} is not callable`);
+    if (callee instanceof Callable) return this.made(callee.call(args, keywords));
+    throw new TemplateRuntimeError(
+      `${callee === undefined ? 'an undefined value' : `'${typeName(callee)}' object`} is not callable`,
+    );
   }
 
   private args(nodes: readonly Node[], scope: Scope): [Value[], Keywords] {
@@ -288,14 +333,19 @@ class Interpreter {
   }
 
   private filter(node: FilterNode, operand: Value, scope: Scope): Value {
-    if (node.type === 'Identifier') return applyFilter(node.value, operand, [], NO_KEYWORDS);
+    if (node.type === 'Identifier') return this.made(applyFilter(node.value, operand, [], NO_KEYWORDS));
     const [args, keywords] = this.args(node.args, scope);
     if (node.callee.type !== 'Identifier') throw new TemplateRuntimeError('a filter must be a name');
     const name = node.callee.value;
-    if (!name.startsWith(TEST_FILTER)) return applyFilter(name, operand, args, keywords);
+    if (!name.startsWith(TEST_FILTER)) return this.made(applyFilter(name, operand, args, keywords));
     const test = name.slice(TEST_FILTER.length);
     const negated = test.startsWith('not ');
     return applyTest(negated ? test.slice('not '.length) : test, operand, args) !== negated;
+  }
+
+  /** JavaScript keeps both sides, so a long text that grows by small pieces costs only the pieces. */
+  private concatenated(left: string, right: string): string {
+    return this.made(join(left, right), Math.min(left.length, right.length) + OBJECT_BYTES / 2);
   }
 
   private binary(operator: string, leftNode: Node, rightNode: Node, scope: Scope): Value {
@@ -321,19 +371,30 @@ class Interpreter {
       case 'not in':
         return !contains(right, left);
       case '~':
-        return str(left) + str(right);
+        return this.concatenated(str(left), str(right));
       case '+':
-        return add(left, right);
+        if (typeof left === 'string' && typeof right === 'string') return this.concatenated(left, right);
+        return this.made(add(left, right));
       default:
-        return arithmetic(operator, left, right, this.maxOutput);
+        return this.made(arithmetic(operator, left, right));
     }
   }
+}
+
+/** Bytes or so of a value itself, without what it holds. */
+function allocated(value: Value): number {
+  if (typeof value === 'string') return value.length;
+  if (value === null || typeof value !== 'object' || value instanceof Float || value instanceof Callable) return 0;
+  const entries =
+    value instanceof Map ? value.size : value instanceof Namespace ? value.fields.size : iterate(value).length;
+  return OBJECT_BYTES + entries * ENTRY_BYTES;
 }
 
 function unary(operator: string, value: Value): Value {
   if (operator === 'not') return !truthy(value);
   const number = numeric(value);
-  if (number === undefined) throw new TemplateRuntimeError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
+  if (number === undefined)
+    throw new TemplateRuntimeError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
   const result = operator === '-' ? -number : number;
   return value instanceof Float ? new Float(result) : result === 0 ? 0 : result;
 }
@@ -358,7 +419,8 @@ function loopVariable(items: readonly Value[], index: number, changed: Callable)
 /** `namespace(…)` and `dict(…)` take a mapping or pairs, then keywords. */
 export function pairsOf(args: readonly Value[], keywords: Keywords): [string, Value][] {
   const [source] = args;
-  const pairs = source instanceof Map ? [...source] : source === undefined ? [] : iterate(source).map((pair) => [...iterate(pair)]);
+  const pairs =
+    source instanceof Map ? [...source] : source === undefined ? [] : iterate(source).map((pair) => [...iterate(pair)]);
   const named = pairs.map(([key, value]): [string, Value] => [typeof key === 'string' ? key : repr(key), value]);
   return [...named, ...keywords];
 }

@@ -2,7 +2,21 @@
 
 import { TemplateRuntimeError } from './errors.js';
 import type { Keywords, Value } from './values.js';
-import { Callable, characters, equal, integer, iterate, lengthOf, sequenceItems, str, text, Tuple, typeName } from './values.js';
+import {
+  Callable,
+  characters,
+  divisible,
+  equal,
+  fit,
+  integer,
+  iterate,
+  lengthOf,
+  sequenceItems,
+  str,
+  text,
+  Tuple,
+  typeName,
+} from './values.js';
 
 type Method<T> = (self: T, args: readonly Value[], keywords: Keywords) => Value;
 
@@ -24,10 +38,11 @@ const SPACE = '\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\
 const LEADING_SPACE = new RegExp(`^[${SPACE}]+`);
 const WORD = new RegExp(`[^${SPACE}]+`, 'g');
 const ONE_SPACE = new RegExp(`[${SPACE}]`);
+// eslint-disable-next-line no-control-regex -- Python's splitlines goes by these separators too
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/g;
 
 /** str.strip and its halves, by white space or by a set of characters. */
-export function strip(value: string, chars: Value = null, sides: 'both' | 'left' | 'right' = 'both'): string {
+export function strip(value: string, chars?: Value, sides: 'both' | 'left' | 'right' = 'both'): string {
   if (chars === null || chars === undefined) {
     const rest = sides === 'right' ? value : value.replace(LEADING_SPACE, '');
     return sides === 'left' ? rest : stripRightSpace(rest);
@@ -52,8 +67,14 @@ function stripRightSpace(value: string): string {
 export function replaceText(value: string, from: string, to: string, count: number): string {
   const pieces = from === '' ? ['', ...characters(value), ''] : value.split(from);
   const replaced = count < 0 ? pieces.length : count + 1;
+  fit(value.length + Math.min(replaced, pieces.length) * to.length);
   const rest = pieces.slice(replaced).map((piece) => from + piece);
   return pieces.slice(0, replaced).join(to) + rest.join('');
+}
+
+export function joinTexts(texts: readonly string[], separator: string): string {
+  fit(texts.reduce((size, part) => size + part.length + separator.length, 0));
+  return texts.join(separator);
 }
 
 export function capitalize(value: string): string {
@@ -64,7 +85,7 @@ export function capitalize(value: string): string {
 export function splitLines(value: string, keepEnds = false): string[] {
   const lines: string[] = [];
   let from = 0;
-  for (const match of value.matchAll(LINE_END)) {
+  for (const match of divisible(value).matchAll(LINE_END)) {
     const end = match.index + match[0].length;
     lines.push(value.slice(from, keepEnds ? end : match.index));
     from = end;
@@ -93,7 +114,7 @@ function split(value: string, args: readonly Value[], keywords: Keywords, fromRi
 
 /** Runs of white space separate; none is left at the ends. What the limit leaves over keeps its inner white space. */
 function splitWords(value: string, limit: number, fromRight: boolean): string[] {
-  const words = [...value.matchAll(WORD)];
+  const words = [...divisible(value).matchAll(WORD)];
   if (limit < 0 || words.length <= limit) return words.map(([word]) => word);
   if (!fromRight) {
     const rest = value.slice(words[limit]?.index);
@@ -117,13 +138,14 @@ function codePointIndex(value: string, at: number): number {
 }
 
 function pad(value: string, width: number, fill: string, where: 'left' | 'right' | 'center'): string {
-  const missing = Math.max(0, width - lengthOf(value));
+  const missing = Math.max(0, fit(width) - lengthOf(value));
   const left = where === 'left' ? missing : where === 'right' ? 0 : Math.floor(missing / 2) + (missing & width & 1);
   return fill.repeat(left) + value + fill.repeat(missing - left);
 }
 
 function padMethod(where: 'left' | 'right' | 'center'): Method<string> {
-  return (self, [width, fill]) => pad(self, integer(width, 'width'), fill === undefined ? ' ' : text(fill, 'fill'), where);
+  return (self, [width, fill]) =>
+    pad(self, integer(width, 'width'), fill === undefined ? ' ' : text(fill, 'fill'), where);
 }
 
 function every(pattern: RegExp): Method<string> {
@@ -141,11 +163,17 @@ export function isUpper(value: string): boolean {
 /** str.format: `{}`, `{0}`, `{name}`, doubled braces. Attributes and format specifications are refused. */
 function format(self: string, args: readonly Value[], keywords: Keywords): string {
   let next = 0;
+  let size = self.length;
+  const show = (value: Value): string => {
+    const shown = str(value);
+    size = fit(size + shown.length);
+    return shown;
+  };
   return self.replace(/\{\{|\}\}|\{([^{}]*)\}/g, (match, field: string | undefined) => {
     if (field === undefined) return match[0] as string;
-    if (field === '') return str(args[next++]);
-    if (/^\d+$/.test(field)) return str(args[Number(field)]);
-    if (/^\w+$/.test(field) && keywords.has(field)) return str(keywords.get(field));
+    if (field === '') return show(args[next++]);
+    if (/^\d+$/.test(field)) return show(args[Number(field)]);
+    if (/^\w+$/.test(field) && keywords.has(field)) return show(keywords.get(field));
     throw new TemplateRuntimeError(`str.format() field "${field}" is not supported`);
   });
 }
@@ -161,7 +189,13 @@ const stringMethods: ReadonlyMap<string, Method<string>> = new Map<string, Metho
   ['casefold', (self) => self.toLowerCase()],
   ['capitalize', capitalize],
   ['title', (self) => self.replace(/\p{L}+/gu, capitalize)],
-  ['swapcase', (self) => characters(self).map((c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase())).join('')],
+  [
+    'swapcase',
+    (self) =>
+      characters(self)
+        .map((c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase()))
+        .join(''),
+  ],
   ['strip', (self, [chars]) => strip(self, chars)],
   ['lstrip', (self, [chars]) => strip(self, chars, 'left')],
   ['rstrip', (self, [chars]) => strip(self, chars, 'right')],
@@ -178,11 +212,16 @@ const stringMethods: ReadonlyMap<string, Method<string>> = new Map<string, Metho
       return replaceText(self, text(args[0], 'replace() argument'), text(args[1], 'replace() argument'), limit);
     },
   ],
-  ['removeprefix', (self, [prefix]) => (self.startsWith(text(prefix, 'prefix')) ? self.slice((prefix as string).length) : self)],
+  [
+    'removeprefix',
+    (self, [prefix]) => (self.startsWith(text(prefix, 'prefix')) ? self.slice((prefix as string).length) : self),
+  ],
   [
     'removesuffix',
     (self, [suffix]) =>
-      suffix !== '' && self.endsWith(text(suffix, 'suffix')) ? self.slice(0, self.length - (suffix as string).length) : self,
+      suffix !== '' && self.endsWith(text(suffix, 'suffix'))
+        ? self.slice(0, self.length - (suffix as string).length)
+        : self,
   ],
   ['find', (self, [part]) => codePointIndex(self, self.indexOf(text(part, 'find() argument')))],
   ['rfind', (self, [part]) => codePointIndex(self, self.lastIndexOf(text(part, 'rfind() argument')))],
@@ -194,8 +233,18 @@ const stringMethods: ReadonlyMap<string, Method<string>> = new Map<string, Metho
       return codePointIndex(self, at);
     },
   ],
-  ['count', (self, [part]) => (part === '' ? lengthOf(self) + 1 : self.split(text(part, 'count() argument')).length - 1)],
-  ['join', (self, [items]) => iterate(items).map((item) => text(item, 'an item of join()')).join(self)],
+  [
+    'count',
+    (self, [part]) => (part === '' ? lengthOf(self) + 1 : self.split(text(part, 'count() argument')).length - 1),
+  ],
+  [
+    'join',
+    (self, [items]) =>
+      joinTexts(
+        iterate(items).map((item) => text(item, 'an item of join()')),
+        self,
+      ),
+  ],
   ['format', format],
   [
     'partition',

@@ -1,10 +1,19 @@
 /** Template source → syntax tree, by the lexer and parser of @huggingface/jinja. */
 
-import { parse as parseTokens, tokenize } from '@huggingface/jinja';
+import * as jinja from '@huggingface/jinja';
 import type { Program } from './ast.js';
 import { TemplateSyntaxError } from './errors.js';
 
-type Token = ReturnType<typeof tokenize>[number];
+interface Token {
+  readonly type: string;
+  readonly value: string;
+}
+
+/** The package's declarations point at files without extensions, which NodeNext cannot follow; so its two functions are typed here. */
+const library = jinja as unknown as {
+  readonly tokenize: (source: string, options: { trim_blocks: boolean; lstrip_blocks: boolean }) => Token[];
+  readonly parse: (tokens: readonly Token[]) => Program;
+};
 
 /** Prefix of the filters that `withTestArguments` makes of tests; no template can spell it. */
 export const TEST_FILTER = 'is ';
@@ -31,8 +40,8 @@ const TESTS_WITH_ARGUMENT: ReadonlySet<string> = new Set([
  */
 export function parseTemplate(source: string): Program {
   try {
-    const tokens = tokenize(source, { trim_blocks: true, lstrip_blocks: true });
-    return parseTokens(withTestArguments(tokens)) as unknown as Program;
+    const tokens = library.tokenize(source, { trim_blocks: true, lstrip_blocks: true });
+    return library.parse(withTestArguments(tokens));
   } catch (error) {
     // The parser reads past the end of an unclosed block and then fails with a TypeError of its own.
     const reason = error instanceof TypeError ? 'unexpected end of template' : (error as Error).message;
@@ -41,10 +50,11 @@ export function parseTemplate(source: string): Program {
 }
 
 /** `x is divisibleby(3)` and `x is not equalto 'a'` become `x | <test>(…)`: filters may have arguments, and bind alike. */
-function withTestArguments(tokens: Token[]): Token[] {
+function withTestArguments(tokens: readonly Token[]): Token[] {
   const out: Token[] = [];
-  for (let at = 0; at < tokens.length; at += 1) {
-    const token = tokens[at] as Token;
+  for (let at = 0; ; at += 1) {
+    const token = tokens[at];
+    if (!token) return out;
     const negated = isName(tokens[at + 1], 'not');
     const name = tokens[at + (negated ? 2 : 1)];
     const argument = tokens[at + (negated ? 3 : 2)];
@@ -60,13 +70,12 @@ function withTestArguments(tokens: Token[]): Token[] {
     out.push(punctuation('OpenParen', '('), argument, punctuation('CloseParen', ')'));
     at += 1;
   }
-  return out;
 }
 
 function isName(token: Token | undefined, value: string): boolean {
   return token?.type === 'Identifier' && token.value === value;
 }
 
-function punctuation(type: Token['type'], value: string): Token {
+function punctuation(type: string, value: string): Token {
   return { type, value };
 }

@@ -22,7 +22,13 @@ export function modulo(a: number, b: number): number {
 
 function isSequence(value: Value): boolean {
   // Undefined has a length (0) and subscripts, and so counts.
-  return value === undefined || typeof value === 'string' || Array.isArray(value) || value instanceof Tuple || value instanceof Map;
+  return (
+    value === undefined ||
+    typeof value === 'string' ||
+    Array.isArray(value) ||
+    value instanceof Tuple ||
+    value instanceof Map
+  );
 }
 
 const equals: Test = (value, [other]) => equal(value, other);

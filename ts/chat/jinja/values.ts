@@ -31,7 +31,32 @@ export class Callable {
 
 export type Dict = Map<Value, Value>;
 /** `undefined` is Jinja's Undefined, `null` is None. */
-export type Value = undefined | null | boolean | number | string | Float | Value[] | Tuple | Dict | Namespace | Callable;
+export type Value =
+  undefined | null | boolean | number | string | Float | Value[] | Tuple | Dict | Namespace | Callable;
+
+/**
+ * Longest text or list that an operation may make. A worker that runs out of memory in one big step takes the whole
+ * process with it, so sizes are checked before the step.
+ */
+const MAX_SIZE = 16 * 1024 * 1024;
+
+/** The size itself, or a TemplateRuntimeError if it is too large. */
+export function fit(size: number): number {
+  if (size > MAX_SIZE) throw new TemplateRuntimeError(`a value would be larger than ${MAX_SIZE}`);
+  return size;
+}
+
+/** About how long the value is as text. A list that holds another one twice, many times over, fails here early. */
+export function measure(value: Value, before = 0): number {
+  if (typeof value === 'string') return fit(before + value.length);
+  if (value instanceof Map) {
+    let size = before;
+    for (const [key, item] of value) size = measure(item, measure(key, size));
+    return fit(size + 2);
+  }
+  const items = sequenceItems(value) ?? [];
+  return fit(items.reduce<number>((size, item) => measure(item, size), before) + items.length + 2);
+}
 
 /** Plain JSON-like data to values. Integral numbers are ints: JSON's 1.0 cannot be told from 1 in JavaScript. */
 export function fromPlain(input: unknown): Value {
@@ -112,16 +137,24 @@ export function iterate(value: Value): readonly Value[] {
   throw new TemplateRuntimeError(`'${typeName(value)}' object is not iterable`);
 }
 
+/** The text itself, if it is not too long to be taken apart: each piece takes many times its own length. */
+export function divisible(value: string): string {
+  fit(value.length * 8);
+  return value;
+}
+
 /** The code points: Python counts and cuts strings by them. */
 export function characters(value: string): string[] {
-  return [...value];
+  return Array.from(divisible(value));
 }
 
 export function lengthOf(value: Value): number {
   if (typeof value === 'string') {
-    let count = 0;
-    for (const _ of value) count += 1;
-    return count;
+    let pairs = 0;
+    for (let at = 0; at < value.length; at += 1) {
+      if ((value.codePointAt(at) ?? 0) > 0xffff) pairs += 1;
+    }
+    return value.length - pairs;
   }
   if (value instanceof Map) return value.size;
   const items = value === undefined ? [] : sequenceItems(value);
@@ -181,7 +214,12 @@ export function contains(container: Value, item: Value): boolean {
     throw new TemplateRuntimeError(`'in <string>' requires string as left operand, not ${typeName(item)}`);
   }
   if (container instanceof Map) return container.has(item);
-  if (container instanceof Namespace || container instanceof Callable || numeric(container) !== undefined || container === null) {
+  if (
+    container instanceof Namespace ||
+    container instanceof Callable ||
+    numeric(container) !== undefined ||
+    container === null
+  ) {
     throw new TemplateRuntimeError(`argument of type '${typeName(container)}' is not iterable`);
   }
   return iterate(container).some((entry) => equal(entry, item));
@@ -195,17 +233,22 @@ export function str(value: Value): string {
 
 /** Python's repr(). */
 export function repr(value: Value): string {
+  if (typeof value === 'object') measure(value);
+  return reprOf(value);
+}
+
+function reprOf(value: Value): string {
   if (value === undefined) return 'Undefined';
   if (value === null) return 'None';
   if (typeof value === 'boolean') return value ? 'True' : 'False';
   if (typeof value === 'number') return intText(value);
   if (typeof value === 'string') return stringRepr(value);
   if (value instanceof Float) return floatRepr(value.value);
-  if (value instanceof Map) return `{${[...value].map(([k, v]) => `${repr(k)}: ${repr(v)}`).join(', ')}}`;
-  if (value instanceof Tuple) return `(${value.items.map(repr).join(', ')}${value.items.length === 1 ? ',' : ''})`;
-  if (value instanceof Namespace) return `<Namespace ${repr(new Map(value.fields))}>`;
+  if (value instanceof Map) return `{${[...value].map(([k, v]) => `${reprOf(k)}: ${reprOf(v)}`).join(', ')}}`;
+  if (value instanceof Tuple) return `(${value.items.map(reprOf).join(', ')}${value.items.length === 1 ? ',' : ''})`;
+  if (value instanceof Namespace) return `<Namespace ${reprOf(new Map(value.fields))}>`;
   if (value instanceof Callable) return `<function ${value.name}>`;
-  return `[${value.map(repr).join(', ')}]`;
+  return `[${value.map(reprOf).join(', ')}]`;
 }
 
 function intText(value: number): string {
@@ -249,7 +292,12 @@ export interface JsonOptions {
 }
 
 /** Python's json.dumps. */
-export function toJson(value: Value, options: JsonOptions, depth = 0): string {
+export function toJson(value: Value, options: JsonOptions): string {
+  measure(value);
+  return jsonOf(value, options, 0);
+}
+
+function jsonOf(value: Value, options: JsonOptions, depth: number): string {
   if (value === null) return 'null';
   if (typeof value === 'string') return jsonString(value, options.ensureAscii);
   if (typeof value === 'boolean') return String(value);
@@ -262,13 +310,19 @@ export function toJson(value: Value, options: JsonOptions, depth = 0): string {
     const entries = [...value].map(([key, item]) => [jsonKey(key), item] as const);
     if (options.sortKeys) entries.sort(([a], [b]) => compareStrings(a, b));
     const parts = entries.map(
-      ([key, item]) => jsonString(key, options.ensureAscii) + options.keySeparator + toJson(item, options, depth + 1),
+      ([key, item]) => jsonString(key, options.ensureAscii) + options.keySeparator + jsonOf(item, options, depth + 1),
     );
     return jsonGroup('{', parts, '}', options, depth);
   }
   const items = sequenceItems(value);
   if (!items) throw new TemplateRuntimeError(`object of type ${typeName(value)} is not JSON serializable`);
-  return jsonGroup('[', items.map((item) => toJson(item, options, depth + 1)), ']', options, depth);
+  return jsonGroup(
+    '[',
+    items.map((item) => jsonOf(item, options, depth + 1)),
+    ']',
+    options,
+    depth,
+  );
 }
 
 function jsonGroup(open: string, parts: readonly string[], close: string, options: JsonOptions, depth: number): string {

@@ -1,0 +1,247 @@
+import { expect } from 'chai';
+import { createRegistry, type RegistryOptions } from '../ts/app/registry.js';
+import type { ModelRegistry } from '../ts/app/types.js';
+import { EngineError, type LoadProgress } from '../ts/engine/types.js';
+import { rejection } from './helpers/rejection.js';
+import { ScriptedEngine, type ScriptedEngineOptions } from './helpers/scripted-engine.js';
+
+interface Gate {
+  readonly opened: Promise<void>;
+  open(): void;
+}
+
+function gate(): Gate {
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { opened, open };
+}
+
+/** Waits for the gate or the abort, as the engine does. */
+function gatedLoad(through: Gate): NonNullable<ScriptedEngineOptions['onLoad']> {
+  return (_options, _onProgress, signal) =>
+    new Promise((resolve, reject) => {
+      void through.opened.then(resolve);
+      signal?.addEventListener('abort', () => reject(new EngineError('cancelled', 'the load was cancelled')));
+    });
+}
+
+/** Lets everything that is due happen. */
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+
+describe('app: registry', () => {
+  let engine: ScriptedEngine;
+  let registry: ModelRegistry;
+  afterEach(async () => registry.close());
+
+  function open(options: Partial<RegistryOptions> = {}, scripted: ScriptedEngineOptions = {}): void {
+    engine = new ScriptedEngine(scripted);
+    registry = createRegistry({ engine, defaults: {}, ...options });
+  }
+
+  describe('with a pinned model', () => {
+    it('answers under all its names and none else', async () => {
+      open({ pinned: { model: 'org/name@main', threads: 3 }, servedModelName: 'mine' }, { model: { id: 'org/name' } });
+      for (const id of [undefined, 'org/name', 'org/name@main', 'name', 'mine']) {
+        using lease = await registry.acquire(id);
+        expect(lease.model.id).to.equal(id ?? 'mine');
+      }
+      expect(engine.loads).to.deep.equal([{ model: 'org/name@main', threads: 3 }]);
+      for (const id of ['other/name', 'org/name@v2', 'nam', '']) {
+        expect((await rejection(registry.acquire(id), EngineError)).code, id).to.equal('model_not_found');
+      }
+      expect((await rejection(registry.acquire('gone'), EngineError)).message)
+        .to.contain("'gone'")
+        .and.contain("'mine'");
+    });
+
+    it('knows a local file by its base name', async () => {
+      open({ pinned: { model: './models/tiny-q4.gguf' } }, { model: { id: 'tiny-q4.gguf' } });
+      for (const id of ['tiny-q4', 'tiny-q4.gguf', './models/tiny-q4.gguf']) {
+        using lease = await registry.acquire(id);
+        expect(lease.model.id).to.equal(id);
+      }
+      expect((await registry.list()).map((model) => model.id)).to.deep.equal(['tiny-q4.gguf']);
+    });
+
+    it('lists the one model, loaded or not', async () => {
+      const loading = gate();
+      open({ pinned: { model: 'org/name' } }, { onLoad: gatedLoad(loading) });
+      expect(await registry.list()).to.deep.equal([{ id: 'org/name', created: 0, ownedBy: 'org', state: 'available' }]);
+      const acquired = registry.acquire(undefined);
+      expect((await registry.find('org/name@main'))?.state).to.equal('loading');
+      loading.open();
+      (await acquired)[Symbol.dispose]();
+      expect(await registry.find('name')).to.include({
+        id: 'name',
+        state: 'ready',
+        contextLength: 1024,
+        ownedBy: 'org',
+      });
+      expect(await registry.find('other')).to.equal(undefined);
+    });
+
+    it('is never unloaded for idleness', async () => {
+      open({ pinned: { model: 'org/name' }, modelTimeout: 0.001 });
+      (await registry.acquire(undefined))[Symbol.dispose]();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      expect(engine.unloaded).to.deep.equal([]);
+    });
+  });
+
+  describe('on demand', () => {
+    it('loads once for all who ask, whatever the spelling', async () => {
+      open({ defaults: { threads: 2 } });
+      const leases = await Promise.all(['org/a', 'org/a@main', 'org/a'].map((id) => registry.acquire(id)));
+      expect(engine.loads).to.deep.equal([{ threads: 2, model: 'org/a' }]);
+      expect(leases.map((lease) => lease.model.id)).to.deep.equal(['org/a', 'org/a@main', 'org/a']);
+      expect(new Set(leases.map((lease) => lease.model.info.handle)).size).to.equal(1);
+      (await registry.acquire('org/a@v2'))[Symbol.dispose]();
+      expect(engine.loads).to.have.length(2);
+    });
+
+    it('needs a model, and takes no paths', async () => {
+      open();
+      expect((await rejection(registry.acquire(undefined), EngineError)).code).to.equal('invalid_request');
+      for (const id of ['/etc', './x', '../x', '~/x', 'a/b/c', 'C:\\x', 'a/../b', 'a b', '', 'x'.repeat(300)]) {
+        expect((await rejection(registry.acquire(id), EngineError)).code, id).to.equal('model_not_found');
+      }
+      expect(engine.loads).to.deep.equal([]);
+    });
+
+    it('tells progress to every waiter, the late ones too', async () => {
+      const loading = gate();
+      open(
+        {},
+        {
+          onLoad: async (_options, onProgress) => {
+            onProgress({ stage: 'weights', done: 0.5, total: 1 });
+            await loading.opened;
+            onProgress({ stage: 'weights', done: 1, total: 1 });
+          },
+        },
+      );
+      const seen: LoadProgress[][] = [[], []];
+      const first = registry.acquire('org/a', { onProgress: (progress) => seen[0]!.push(progress) });
+      await settle();
+      const second = registry.acquire('org/a', { onProgress: (progress) => seen[1]!.push(progress) });
+      await settle();
+      loading.open();
+      await Promise.all([first, second]);
+      expect(seen.map((all) => all.map((p) => (p.stage === 'weights' ? p.done : p.stage)))).to.deep.equal([
+        [0.5, 1],
+        [0.5, 1],
+      ]);
+    });
+
+    it("lets one waiter's abort leave the others alone", async () => {
+      const loading = gate();
+      open({}, { onLoad: gatedLoad(loading) });
+      const abort = new AbortController();
+      const impatient = registry.acquire('org/a', { signal: abort.signal });
+      const patient = registry.acquire('org/a');
+      await settle();
+      abort.abort();
+      expect((await rejection(impatient, EngineError)).code).to.equal('cancelled');
+      loading.open();
+      expect((await patient).model.info.handle).to.equal(1);
+      expect(engine.loads).to.have.length(1);
+    });
+
+    it("cancels the load with the last waiter's abort, and loads anew for the next", async () => {
+      const loading = gate();
+      open({}, { onLoad: gatedLoad(loading) });
+      const abort = new AbortController();
+      const waiting = [1, 2].map(() => rejection(registry.acquire('org/a', { signal: abort.signal }), EngineError));
+      await settle();
+      abort.abort();
+      for (const error of await Promise.all(waiting)) expect(error.code).to.equal('cancelled');
+      const next = registry.acquire('org/a');
+      await settle();
+      loading.open();
+      expect((await next).model.info.handle).to.equal(1);
+      expect(engine.loads).to.have.length(2);
+      expect((await rejection(registry.acquire('org/a', { signal: abort.signal }), EngineError)).code).to.equal(
+        'cancelled',
+      );
+    });
+
+    it('unloads what an aborted load brings in all the same', async () => {
+      const loading = gate();
+      open({}, { onLoad: () => loading.opened });
+      const abort = new AbortController();
+      const waiting = rejection(registry.acquire('org/a', { signal: abort.signal }), EngineError);
+      await settle();
+      abort.abort();
+      await waiting;
+      loading.open();
+      await settle();
+      // The scripted engine sees the abort after its wait, as the real one does between two files.
+      expect(await registry.list()).to.deep.equal([]);
+    });
+
+    it('does not remember a failure', async () => {
+      let failures = 1;
+      open(
+        {},
+        {
+          onLoad: () => {
+            if (failures-- > 0) throw new EngineError('hub_unreachable', 'no network');
+          },
+        },
+      );
+      const both = await Promise.all([1, 2].map(() => rejection(registry.acquire('org/a'), EngineError)));
+      expect(both.map((error) => error.code)).to.deep.equal(['hub_unreachable', 'hub_unreachable']);
+      expect((await registry.acquire('org/a')).model.info.handle).to.equal(1);
+      expect(engine.loads).to.have.length(2);
+    });
+
+    it('unloads an idle model, but not one in use', async () => {
+      open({ modelTimeout: 0.005 });
+      const unloaded = gate();
+      const unload = engine.unload.bind(engine);
+      engine.unload = async (handle) => {
+        await unload(handle);
+        unloaded.open();
+      };
+      const first = await registry.acquire('org/a');
+      const second = await registry.acquire('org/a');
+      first[Symbol.dispose]();
+      first[Symbol.dispose]();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(engine.unloaded).to.deep.equal([]);
+      second[Symbol.dispose]();
+      await unloaded.opened;
+      expect(engine.unloaded).to.deep.equal([1]);
+      expect((await registry.acquire('org/a')).model.info.handle).to.equal(2);
+    });
+
+    it('lists the cache, marks what is loaded, finds ids in any spelling', async () => {
+      const cached = [
+        { id: 'org/a', path: '/x', bytes: 1, modified: 7 },
+        { id: 'org/b:q4.gguf', path: '/y', bytes: 1, modified: 8 },
+      ];
+      open({}, { cached });
+      (await registry.acquire('org/a@main'))[Symbol.dispose]();
+      (await registry.acquire('org/c'))[Symbol.dispose]();
+      const list = await registry.list();
+      expect(list.map(({ id, state }) => [id, state])).to.deep.equal([
+        ['org/a', 'ready'],
+        ['org/b:q4.gguf', 'available'],
+        ['org/c', 'ready'],
+      ]);
+      expect(list[0]).to.include({ created: 7, ownedBy: 'org', contextLength: 1024 });
+      expect(await registry.find('org/b@main:q4.gguf')).to.include({ id: 'org/b@main:q4.gguf', state: 'available' });
+      expect(await registry.find('org/none')).to.equal(undefined);
+    });
+
+    it('unloads everything when it is closed', async () => {
+      open();
+      await registry.acquire('org/a');
+      await registry.acquire('org/b');
+      await registry.close();
+      expect(engine.unloaded).to.have.members([1, 2]);
+      expect((await rejection(registry.acquire('org/a'), EngineError)).code).to.equal('closed');
+      expect(engine.closed).to.equal(false);
+    });
+  });
+});
