@@ -2,6 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
+import { hostname, networkInterfaces } from 'node:os';
 
 import { Option, type Command } from 'commander';
 
@@ -112,13 +113,20 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   const defaults = loadDefaults(flags);
   const { servedModelName, modelTimeout } = flags;
   const pinned = model === undefined ? undefined : { ...defaults, model };
-  const registry = createRegistry({ engine, pinned, defaults, servedModelName, modelTimeout, logger });
+  const registry = createRegistry({
+    engine,
+    pinned,
+    defaults,
+    servedModelName,
+    modelTimeout,
+    ...(model === undefined && { logger }),
+  });
   const app = createApp({
     registry,
     apiKeys,
     cors: flags.enableCors ?? false,
     strict: flags.strict ?? false,
-    allowedHosts: flags.allowedHosts ?? [],
+    allowedHosts: [...(flags.allowedHosts ?? []), ...ownNames(flags.host)],
     allowedOrigins: flags.allowedOrigins ?? [],
     logger,
   });
@@ -214,6 +222,15 @@ function stopSignal(): AbortSignal {
 function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+/** What clients may call this machine when it serves others: the address it binds, or all of its own. */
+function ownNames(host: string): string[] {
+  if (isLoopback(host)) return [];
+  const bracketed = (address: string): string => (address.includes(':') ? `[${address}]` : address);
+  if (host !== '0.0.0.0' && host !== '::') return [bracketed(host)];
+  const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
+  return [hostname(), `${hostname()}.local`, ...addresses.map(bracketed)];
 }
 
 /** Closing the sockets aborts what runs; the engine then frees what it holds. */

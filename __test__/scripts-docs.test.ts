@@ -1,0 +1,52 @@
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+
+import { expect } from 'chai';
+
+import { fieldsPage } from '../scripts/docs.js';
+import { ROUTES } from '../ts/http/routes/index.js';
+import { runCli } from './helpers/cli.js';
+
+const root = new URL('../', import.meta.url);
+const read = (path: string): Promise<string> => readFile(new URL(path, root), 'utf8');
+
+describe('documentation', () => {
+  it('lists every field as the parsers know it', async () => {
+    expect(await read('docs/fields.md')).to.equal(fieldsPage());
+  });
+
+  it('names every endpoint in the README', async () => {
+    const readme = await read('README.md');
+    for (const { method, path } of ROUTES) expect(readme).to.include(`${method} ${path.replace('*id', '{id}')}`);
+  });
+
+  it('names every flag of serve', async () => {
+    const page = await read('docs/cli.md');
+    const { stdout } = await runCli(['serve', '--help']);
+    const flags = new Set(stdout.match(/(?<=^\s+(?:-\w, )?)--[a-z-]+/gm));
+    flags.delete('--help');
+    expect(flags.size).to.be.greaterThan(20);
+    for (const flag of flags) expect(page).to.include(flag);
+  });
+
+  it('links to files that exist', async () => {
+    const pages = [
+      'README.md',
+      'CONTRIBUTING.md',
+      ...(await readdir(new URL('docs/', root))).map((name) => `docs/${name}`),
+    ];
+    for (const page of pages) {
+      for (const [, link] of (await read(page)).matchAll(/\]\(([^):#]+)\)/g)) {
+        expect(existsSync(new URL(link!, new URL(page, root))), `${page}: ${link!}`).to.equal(true);
+      }
+    }
+  });
+
+  it('names scripts that exist', async () => {
+    const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
+    for (const page of ['README.md', 'CONTRIBUTING.md', 'docs/cli.md', 'docs/cuda.md']) {
+      for (const [, name] of (await read(page)).matchAll(/npm run ([\w:-]+)/g))
+        expect(scripts, page).to.have.property(name!);
+    }
+  });
+});
