@@ -1,0 +1,142 @@
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { expect } from 'chai';
+
+import { finished, runCli, spawnCli } from './helpers/cli.js';
+import { realModelPath } from './helpers/real-models.js';
+
+/** A running `tsserve serve` on a free port. */
+class Served {
+  readonly #child: ReturnType<typeof spawnCli>;
+  readonly ended: ReturnType<typeof finished>;
+  #output = '';
+
+  constructor(args: readonly string[], env?: NodeJS.ProcessEnv) {
+    this.#child = spawnCli(['serve', '--port', '0', ...args], env);
+    this.ended = finished(this.#child);
+    this.#child.stdout.on('data', (text) => (this.#output += String(text)));
+  }
+
+  /** Waits until standard output has what `pattern` matches. */
+  async prints(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      const match = pattern.exec(this.#output);
+      if (match !== null) return match;
+      const over = await Promise.race([
+        once(this.#child.stdout, 'data').then(() => false),
+        this.ended.then(() => true),
+      ]);
+      if (over) throw new Error(`serve ended: ${JSON.stringify(await this.ended)}`);
+    }
+  }
+
+  async url(): Promise<string> {
+    return (await this.prints(/listens on (\S+)\n/))[1]!;
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+}
+
+function ask(url: string, body: object, headers: Record<string, string> = {}): Promise<Response> {
+  return fetch(`${url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  });
+}
+
+const question = [{ role: 'user', content: 'What is the capital of France?' }];
+
+describe('tsserve serve with real weights', function () {
+  this.timeout(120_000);
+
+  it('listens, loads, says what it loaded, answers, and ends at once on Ctrl-C in the middle of an answer', async () => {
+    const served = new Served([realModelPath('smollm2-135m-instruct-q4_1'), '--max-model-len', '1024']);
+    try {
+      const url = await served.url();
+      expect((await fetch(`${url}/health`)).status).to.equal(200);
+      const [report] = await served.prints(/loaded [\s\S]*curl [^\n]*\n/);
+      for (const row of [
+        /architecture +llama, 134\.5 M/,
+        /weights +.*Q4_1.*98 MB/,
+        /context +1024 tokens/,
+        /KV memory +\d/,
+        /device +cpu/,
+      ]) {
+        expect(report).to.match(row);
+      }
+      expect(report).to.include(`curl ${url}/v1/chat/completions`);
+
+      const answer = (await (await ask(url, { messages: question, max_tokens: 16, temperature: 0 })).json()) as any;
+      expect(answer.choices[0].message.content).to.include('Paris');
+      const chat = await runCli(
+        ['chat', url, '--max-tokens', '16', '--temperature', '0'],
+        'What is the capital of France?\n',
+      );
+      expect(chat.stdout).to.include('Paris');
+      expect(chat.stderr).to.match(/\d+ tokens · [\d.]+ tok\/s/);
+
+      const stream = await ask(url, { messages: question, stream: true, ignore_eos: true });
+      const reader = stream.body!.getReader();
+      await reader.read();
+      const before = performance.now();
+      served.kill('SIGINT');
+      const end = await served.ended;
+      expect(performance.now() - before).to.be.lessThan(2000);
+      expect(end).to.include({ code: 0, signal: null });
+      await reader.cancel().catch(() => undefined);
+    } finally {
+      served.kill('SIGKILL');
+    }
+  });
+
+  it('wants the key that was set, whatever the Host', async () => {
+    const served = new Served([realModelPath('smollm2-135m-instruct-q4_1'), '--served-model-name', 'mine'], {
+      TSSERVE_API_KEY: 'secret',
+    });
+    try {
+      const url = await served.url();
+      const [line] = await served.prints(/curl [^\n]*\n/);
+      expect(line).to.include('authorization: Bearer $TSSERVE_API_KEY').and.include('"model":"mine"');
+      expect((await ask(url, { messages: question, max_tokens: 1 })).status).to.equal(401);
+      const allowed = await ask(
+        url,
+        { model: 'mine', messages: question, max_tokens: 1 },
+        { authorization: 'Bearer secret' },
+      );
+      expect(allowed.status).to.equal(200);
+      served.kill('SIGTERM');
+      expect((await served.ended).code).to.equal(0);
+    } finally {
+      served.kill('SIGKILL');
+    }
+  });
+
+  it('says in one sentence what is wrong with a model', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tsserve-models-'));
+    try {
+      const broken = join(folder, 'broken.gguf');
+      await writeFile(broken, 'GGUF and then nothing of use');
+      const cases: readonly (readonly string[])[] = [
+        [join(folder, 'none.gguf')],
+        [broken],
+        [folder],
+        [realModelPath('smollm2-135m-instruct-q4_1'), '--device', 'cuda'],
+        [realModelPath('smollm2-135m-instruct-q4_1'), '--kv-cache-memory', '1K'],
+      ];
+      for (const args of cases) {
+        const { code, stderr } = await new Served(args).ended;
+        expect(stderr.replace(/^reading the weights: .*\n/gm, ''), args.join(' ')).to.match(/^tsserve: [^\n]+\n$/);
+        expect(stderr, args.join(' ')).not.to.match(/\n\s+at /);
+        expect(code, args.join(' ')).to.equal(1);
+      }
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
