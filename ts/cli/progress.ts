@@ -1,4 +1,4 @@
-/** Shows how far a load is: one line that redraws itself on a terminal, plain lines at every tenth elsewhere. */
+/** Shows how far a load is: one line that redraws itself on a terminal, now and then a plain line elsewhere. */
 
 import type { LoadProgress } from '../engine/types.js';
 import { formatBytes } from './format.js';
@@ -11,16 +11,20 @@ export interface ProgressOutput {
 
 const barWidth = 24;
 const redrawMs = 100;
+/** A log wants to know that something goes on, not every step of it; a short load says nothing. */
+const lineMs = 2000;
 
 export class ProgressLine {
   readonly #out: ProgressOutput;
-  #stage = '';
-  #tenth = -1;
+  readonly #now: () => number;
   #drawn = false;
-  #drawnAt = 0;
+  #shownAt: number;
 
-  constructor(out: ProgressOutput) {
+  /** @param now milliseconds of a steady clock */
+  constructor(out: ProgressOutput, now: () => number = () => performance.now()) {
     this.#out = out;
+    this.#now = now;
+    this.#shownAt = now();
   }
 
   update(progress: LoadProgress): void {
@@ -40,9 +44,9 @@ export class ProgressLine {
   }
 
   #draw(name: string, share: number, amount: string): void {
-    const now = performance.now();
-    if (share < 1 && now - this.#drawnAt < redrawMs) return;
-    this.#drawnAt = now;
+    const now = this.#now();
+    if (this.#drawn && share < 1 && now - this.#shownAt < redrawMs) return;
+    this.#shownAt = now;
     this.#drawn = true;
     const filled = Math.round(share * barWidth);
     const bar = '█'.repeat(filled) + '░'.repeat(barWidth - filled);
@@ -53,10 +57,9 @@ export class ProgressLine {
   }
 
   #line(name: string, share: number, amount: string): void {
-    const tenth = Math.floor(share * 10);
-    if (name === this.#stage && tenth === this.#tenth) return;
-    this.#stage = name;
-    this.#tenth = tenth;
-    this.#out.write(`${name}: ${tenth * 10} %${amount}\n`);
+    const now = this.#now();
+    if (now - this.#shownAt < lineMs) return;
+    this.#shownAt = now;
+    this.#out.write(`${name}: ${Math.floor(share * 100)} %${amount}\n`);
   }
 }
