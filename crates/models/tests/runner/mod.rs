@@ -195,6 +195,14 @@ impl TestRunner {
         rows
     }
 
+    /// Logits of a whole prompt in a fresh sequence, while others live.
+    pub fn prompt_logits_beside(&mut self, tokens: &[TokenId]) -> Vec<Vec<f32>> {
+        let mut sequence = self.sequence();
+        let rows = self.logits(&mut sequence, tokens);
+        self.drop_sequence(sequence);
+        rows
+    }
+
     /// Greedy answer of one sequence alone.
     pub fn greedy(&mut self, prompt: &[TokenId], n: usize) -> Vec<TokenId> {
         let mut sequence = self.sequence();
