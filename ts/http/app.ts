@@ -116,7 +116,7 @@ function byPath(routes: readonly Route[]): Map<string, Route[]> {
 /** The segments of a path's `*id`, decoded by Express one by one: `a%2Fb` and `a/b` are the same id. */
 function idOf(req: Request): string {
   const segments: unknown = req.params['id'];
-  return Array.isArray(segments) ? segments.join('/') : '';
+  return Array.isArray(segments) ? segments.join('/').replace(/\/$/, '') : '';
 }
 
 function allowed(routes: readonly Route[]): string {
