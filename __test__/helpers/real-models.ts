@@ -40,6 +40,8 @@ export function realReference(id: string): RealReference {
   return JSON.parse(readFileSync(path.join(root, 'fixtures', 'real', `${id}.json`), 'utf8')) as RealReference;
 }
 
-export function gplText(): string {
-  return readFileSync(path.join(root, 'fixtures', 'real', 'gpl-3.txt'), 'utf8');
+/** The first 1536 tokens of gpl-3.txt as the reference counted them (see the note in the file). */
+export function gplIds(id: string): readonly number[] {
+  const file = readFileSync(path.join(root, 'fixtures', 'real', 'gpl3-ids.json'), 'utf8');
+  return (JSON.parse(file) as { readonly ids: Readonly<Record<string, readonly number[]>> }).ids[id] ?? [];
 }

@@ -73,9 +73,11 @@ async function importLoader(path: string | undefined): Promise<Addon> {
   if (path !== undefined) process.env.NAPI_RS_NATIVE_LIBRARY_PATH = path;
   try {
     // A module that failed once stays failed under its URL, so each variant has its own.
-    return (path === undefined
-      ? await import('../../index.js')
-      : await import(new URL('../../index.js?cuda', import.meta.url).href)) as Addon;
+    return (
+      path === undefined
+        ? await import('../../index.js')
+        : await import(new URL('../../index.js?cuda', import.meta.url).href)
+    ) as Addon;
   } finally {
     if (path !== undefined) {
       if (before === undefined) delete process.env.NAPI_RS_NATIVE_LIBRARY_PATH;
@@ -110,7 +112,9 @@ function cudaSentence(error: unknown): string {
 }
 
 function hasLinuxDriver(): boolean {
-  return ['/proc/driver/nvidia/version', '/dev/nvidiactl', '/usr/lib/wsl/lib/libcuda.so.1', '/dev/nvhost-gpu'].some(existsSync);
+  return ['/proc/driver/nvidia/version', '/dev/nvidiactl', '/usr/lib/wsl/lib/libcuda.so.1', '/dev/nvhost-gpu'].some(
+    existsSync,
+  );
 }
 
 function messages(error: unknown): string {

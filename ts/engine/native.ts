@@ -285,7 +285,8 @@ function unwrap<T>(reply: T | BindingError): T {
 }
 
 function toError(error: BindingError): EngineError {
-  return new EngineError(toCode(error.code), error.message, error.param ?? undefined);
+  const { code, message, param, retryAfter } = error;
+  return new EngineError(toCode(code), message, param, retryAfter === undefined ? {} : { retryAfter });
 }
 
 const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([

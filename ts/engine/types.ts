@@ -120,7 +120,12 @@ export interface TokenInfo {
   /** Natural logarithm; absent for the first prompt token. */
   readonly logprob?: number;
   /** Best first. */
-  readonly top?: readonly { readonly id: number; readonly text: string; readonly bytes: readonly number[]; readonly logprob: number }[];
+  readonly top?: readonly {
+    readonly id: number;
+    readonly text: string;
+    readonly bytes: readonly number[];
+    readonly logprob: number;
+  }[];
 }
 
 /** A run of text, or one special token: a mark with its id, never guessed from text. */
@@ -147,8 +152,19 @@ export type GenerationEvent =
   /** The prompt's tokens with their log-probabilities, from the first on; may come in parts. */
   | { readonly type: 'prompt'; readonly tokens: readonly TokenInfo[] }
   /** Whole characters only; `tokens` only if log-probabilities were asked for. `nTokens` were generated for this delta. */
-  | { readonly type: 'delta'; readonly pieces: readonly TextPiece[]; readonly tokens?: readonly TokenInfo[]; readonly nTokens: number }
-  | { readonly type: 'finished'; readonly reason: FinishReason; readonly stopString?: string; readonly usage: Usage; readonly timings: Timings };
+  | {
+      readonly type: 'delta';
+      readonly pieces: readonly TextPiece[];
+      readonly tokens?: readonly TokenInfo[];
+      readonly nTokens: number;
+    }
+  | {
+      readonly type: 'finished';
+      readonly reason: FinishReason;
+      readonly stopString?: string;
+      readonly usage: Usage;
+      readonly timings: Timings;
+    };
 
 /** One generation. Iterate it once; leaving the loop cancels it. Failures are thrown as EngineError. */
 export interface Generation extends AsyncIterable<GenerationEvent> {
@@ -194,15 +210,22 @@ export type EngineErrorCode =
   | 'closed'
   | 'internal';
 
+export interface EngineErrorOptions extends ErrorOptions {
+  readonly retryAfter?: number;
+}
+
 export class EngineError extends Error {
   override readonly name = 'EngineError';
   readonly code: EngineErrorCode;
   /** The request's field the error is about, in the engine's names. */
   readonly param: string | undefined;
+  /** Seconds after which the same call may succeed (`queue_full`). */
+  readonly retryAfter: number | undefined;
 
-  constructor(code: EngineErrorCode, message: string, param?: string, options?: ErrorOptions) {
+  constructor(code: EngineErrorCode, message: string, param?: string, options?: EngineErrorOptions) {
     super(message, options);
     this.code = code;
     this.param = param;
+    this.retryAfter = options?.retryAfter;
   }
 }

@@ -1,7 +1,9 @@
 //! What can go wrong above the engine, as codes and sentences.
 
+use std::time::Duration;
+
 use tsserve_engine::AddError;
-use tsserve_models::ModelError;
+use tsserve_models::error::ModelError;
 use tsserve_text::TextError;
 
 use crate::hub::HubError;
@@ -18,6 +20,8 @@ pub enum CoreError {
     Text(#[from] TextError),
     #[error(transparent)]
     Device(#[from] tsserve_models::candle::DeviceError),
+    #[error("the model has no tokenizer: neither a tokenizer.json nor one in its GGUF file")]
+    NoTokenizer,
     #[error("{0}")]
     TooLarge(String),
     #[error("{message}")]
@@ -28,7 +32,7 @@ pub enum CoreError {
     )]
     ContextLength { prompt_tokens: usize, max_context: usize },
     #[error("{waiting} requests are waiting already, which is this server's limit: try again in a moment")]
-    QueueFull { waiting: usize },
+    QueueFull { waiting: usize, retry_after: Duration },
     #[error("the model is not loaded (any more)")]
     NotLoaded,
     #[error("the load was cancelled")]
@@ -44,12 +48,20 @@ impl CoreError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Hub(error) => match error.code() {
-                "no_weights" | "broken_download" => "model_broken",
+                "no_weights" | "broken_download" | "cache_error" => "model_broken",
                 "invalid_spec" => "invalid_request",
                 code => code,
             },
-            Self::Model(error) => error.code(),
-            Self::Text(error) => error.code(),
+            Self::Model(error) => match error.code() {
+                "model_device" => "device_unavailable",
+                code => code,
+            },
+            Self::Text(error) => match error.code() {
+                "tokenizer_unsupported" | "unknown_pre_tokenizer" => "model_unsupported",
+                "encode_failed" | "decode_failed" | "empty_stop" => "invalid_request",
+                _ => "model_broken",
+            },
+            Self::NoTokenizer => "model_broken",
             Self::Device(_) => "device_unavailable",
             Self::TooLarge(_) => "model_too_large",
             Self::Invalid { .. } => "invalid_request",
@@ -69,6 +81,14 @@ impl CoreError {
             _ => None,
         }
     }
+
+    /// When the same request may succeed, where that can be guessed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
 }
 
 impl From<AddError> for CoreError {
@@ -77,7 +97,7 @@ impl From<AddError> for CoreError {
             AddError::ContextLength { prompt_tokens, max_context } => {
                 Self::ContextLength { prompt_tokens, max_context }
             }
-            AddError::QueueFull { waiting, .. } => Self::QueueFull { waiting },
+            AddError::QueueFull { waiting, retry_after } => Self::QueueFull { waiting, retry_after },
             AddError::Closed => Self::Closed,
             other => Self::Invalid { message: other.to_string(), param: None },
         }

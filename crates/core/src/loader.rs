@@ -1,28 +1,25 @@
 //! From a model's name to a running engine.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use tsserve_engine::{ComputePool, Engine, EngineConfig, EventSink, SequenceEvent};
-use tsserve_models::candle::{CandleRunner, Device, RunnerOptions, block_size, kv_layout, open_device};
-use tsserve_models::checkpoint::Checkpoint;
+use tsserve_models::candle::{BLOCK_SIZE, CandleRunner, RunnerOptions, configure_threads, device, kv_layout};
+use tsserve_models::checkpoint::{ChatTemplate, Checkpoint};
+use tsserve_models::error::ModelError;
 use tsserve_models::weights::ModelFiles;
 use tsserve_text::{GgufTokenizer, Tokenizer};
 
 use crate::error::CoreError;
 use crate::generate::SamplingDefaults;
 use crate::hub::{HubConfig, HubProgress, ModelSpec, resolve};
-use crate::machine::{cpu_level, thread_count};
+use crate::machine::thread_count;
 use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;
-use crate::options::{Dtype, LoadOptions, LoadProgress, LoadedModel};
+use crate::options::{LoadOptions, LoadProgress, LoadedModel};
 use crate::output::{self, OutputMessage};
 use crate::service::OutputSink;
-
-/// `model_type`s of config.json that load.
-pub(crate) const SUPPORTED_MODEL_TYPES: &[&str] = tsserve_models::config::SUPPORTED_FAMILIES;
 
 /// Defaults of the load options, all printed by the server at start.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 16;
@@ -31,12 +28,6 @@ pub const DEFAULT_MAX_QUEUE: usize = 64;
 
 /// How long a sequence whose client does not read may keep its memory.
 const PARK_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Steps of all models of the process take turns on one pool.
-fn compute_pool() -> ComputePool {
-    static POOL: OnceLock<ComputePool> = OnceLock::new();
-    POOL.get_or_init(ComputePool::new).clone()
-}
 
 /// Hands the engine's events to the output thread.
 struct ToOutput(mpsc::Sender<OutputMessage>);
@@ -70,32 +61,37 @@ pub(crate) fn load(
     check_cancel(cancel)?;
 
     let mut warnings = resolved.warnings;
-    let files = ModelFiles::discover(&resolved.path).map_err(tsserve_models::ModelError::from)?;
+    let files = ModelFiles::discover(&resolved.path).map_err(ModelError::from)?;
     let checkpoint = Checkpoint::open(&files)?;
     let tokenizer = load_tokenizer(&checkpoint, &mut warnings)?;
-    let opened = open_device(options.device)?;
-    warnings.extend(opened.note);
-    let dtype = candle_dtype(options.dtype, &opened.device, &checkpoint);
-    let threads = options.threads.unwrap_or_else(thread_count);
-    tsserve_models::candle::configure_threads(threads);
+    let device = device(options.device)?;
+    let device_name = match device.fallback() {
+        Some(reason) => format!("{} ({reason})", device.name()),
+        None => device.name().to_owned(),
+    };
+    let dtype = options.dtype.unwrap_or_else(|| device.default_dtype());
+    let threads = configure_threads(Some(options.threads.unwrap_or_else(thread_count)));
+    if options.threads.is_some_and(|asked| asked != threads) {
+        warnings.push(format!("{threads} compute threads are in use already: --threads has no effect any more"));
+    }
 
     // Memory is divided before anything large is read.
     let architecture = &checkpoint.architecture;
-    let weight_bytes = checkpoint.n_parameters() * dtype.size_in_bytes() as u64;
-    let available = opened.free_memory.unwrap_or_else(available_memory);
+    let weight_bytes = checkpoint.loaded_bytes(dtype.size_in_bytes());
+    let available = device.free_memory().unwrap_or_else(available_memory);
     check_weights(&resolved.id, weight_bytes, available).map_err(CoreError::TooLarge)?;
     let groups = kv_layout(architecture, dtype);
     let max_num_seqs = options.max_num_seqs.unwrap_or(DEFAULT_MAX_NUM_SEQS);
     let max_batch_tokens = options.max_batch_tokens.unwrap_or(DEFAULT_MAX_BATCH_TOKENS);
     let kv = plan_kv(&KvRequest {
         groups: &groups,
-        block_size: block_size(),
+        block_size: BLOCK_SIZE,
         context_length: architecture.max_position_embeddings,
         max_model_len: options.max_model_len,
         max_num_seqs,
         max_batch_tokens,
         kv_cache_memory: options.kv_cache_memory,
-        free: available - weight_bytes,
+        free: available.saturating_sub(weight_bytes),
     })
     .map_err(CoreError::TooLarge)?;
     warnings.extend(kv.warnings);
@@ -104,32 +100,35 @@ pub(crate) fn load(
     let runner = CandleRunner::load(
         &checkpoint,
         RunnerOptions {
-            device: opened.device,
+            device,
             dtype,
             max_context: kv.max_model_len,
             max_batch_tokens,
             kv_blocks: kv.blocks.clone(),
+            plain_ops: false,
         },
         &mut |done, total| progress(LoadProgress::Weights { done: done as u64, total: total as u64 }),
     )?;
+    let kernels = runner.kernels();
     check_cancel(cancel)?;
 
     let generation_config = checkpoint.generation_config_json().map(str::to_owned);
     let generation_value: serde_json::Value =
         generation_config.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     warnings.extend(unused_generation_settings(&generation_value));
-    let end_token_ids = checkpoint.end_token_ids();
+    let end_token_ids = checkpoint.special_ids().eos_token_ids.clone();
     if end_token_ids.is_empty() {
         warnings.push("the model names no end-of-sequence token: answers end at their token limit".into());
     }
-    let templates = checkpoint.chat_templates();
+    let (default, named): (Vec<_>, Vec<_>) =
+        checkpoint.chat_templates().iter().cloned().partition(|template| template.name == "default");
     let info = LoadedModel {
         handle,
         id: resolved.id,
         family: architecture.family.clone(),
-        weight_format: checkpoint.format_summary(),
-        parameters: checkpoint.n_parameters(),
-        weight_bytes: checkpoint.file_bytes(),
+        weight_format: checkpoint.weights().format_summary(),
+        parameters: checkpoint.weights().n_parameters(),
+        weight_bytes: checkpoint.weights().file_bytes(),
         vocab_size: architecture.vocab_size,
         context_length: architecture.max_position_embeddings,
         max_model_len: kv.max_model_len,
@@ -137,16 +136,16 @@ pub(crate) fn load(
         max_batch_tokens,
         kv_bytes: kv.bytes,
         kv_blocks: kv.blocks.iter().sum(),
-        block_size: block_size(),
-        device: opened.name,
-        dtype: dtype.as_str().to_owned(),
-        cpu_level: cpu_level().to_owned(),
+        block_size: BLOCK_SIZE,
+        device: device_name,
+        dtype: dtype.name().to_owned(),
+        cpu_level: kernels.to_owned(),
         threads,
         load_seconds: 0.0,
         warnings,
-        chat_template: templates.default,
-        chat_templates: templates.named,
-        special_tokens: checkpoint.special_tokens(),
+        chat_template: default.into_iter().next().map(|template| template.source),
+        chat_templates: named.into_iter().map(|ChatTemplate { name, source }| (name, source)).collect(),
+        special_tokens: checkpoint.special_tokens().clone(),
         end_token_ids: end_token_ids.clone(),
         generation_config: generation_value.is_object().then_some(generation_config).flatten(),
     };
@@ -162,7 +161,8 @@ pub(crate) fn load(
             park_timeout: PARK_TIMEOUT,
         },
         Box::new(ToOutput(output.clone())),
-        compute_pool(),
+        // Steps of all models of the process take turns.
+        ComputePool::process(),
     ));
     output::spawn(&info.id, messages, Arc::downgrade(&engine), sink)
         .map_err(|error| CoreError::Internal(format!("no thread could be started: {error}")))?;
@@ -185,8 +185,8 @@ fn check_options(options: &LoadOptions) -> Result<(), CoreError> {
         _ => Ok(()),
     };
     at_least(options.max_num_seqs, 1, "maxNumSeqs", "max-num-seqs")?;
-    at_least(options.max_batch_tokens, block_size(), "maxBatchTokens", "max-batch-tokens")?;
-    at_least(options.max_model_len, block_size(), "maxModelLen", "max-model-len")?;
+    at_least(options.max_batch_tokens, BLOCK_SIZE, "maxBatchTokens", "max-batch-tokens")?;
+    at_least(options.max_model_len, BLOCK_SIZE, "maxModelLen", "max-model-len")?;
     at_least(options.threads, 1, "threads", "threads")
 }
 
@@ -196,40 +196,28 @@ fn check_cancel(cancel: &AtomicBool) -> Result<(), CoreError> {
 
 fn load_tokenizer(checkpoint: &Checkpoint, warnings: &mut Vec<String>) -> Result<Tokenizer, CoreError> {
     if let Some(path) = checkpoint.tokenizer_json() {
-        return Ok(Tokenizer::from_json_file(Path::new(&path))?);
+        return Ok(Tokenizer::from_json_file(path)?);
     }
     let Some(data) = checkpoint.gguf_tokenizer() else {
-        return Err(CoreError::Text(tsserve_text::TextError::missing()));
+        return Err(CoreError::NoTokenizer);
     };
-    let tokenizer = Tokenizer::from_gguf(GgufTokenizer {
+    let tokenizer = Tokenizer::from_gguf(&GgufTokenizer {
         model: data.model,
         pre: data.pre,
         tokens: data.tokens,
         scores: data.scores,
         token_types: data.token_types,
         merges: data.merges,
-        bos_id: data.bos_id,
-        eos_id: data.eos_id,
-        unk_id: data.unk_id,
-        pad_id: data.pad_id,
+        bos_id: data.bos_token_id,
+        eos_id: data.eos_token_id,
+        unk_id: data.unk_token_id,
+        pad_id: data.pad_token_id,
         add_bos: data.add_bos,
         add_eos: data.add_eos,
         add_space_prefix: data.add_space_prefix,
     })?;
     warnings.extend(tokenizer.warnings().iter().cloned());
     Ok(tokenizer)
-}
-
-fn candle_dtype(asked: Option<Dtype>, device: &Device, checkpoint: &Checkpoint) -> tsserve_models::candle::DType {
-    use tsserve_models::candle::DType;
-    match asked {
-        Some(Dtype::F32) => DType::F32,
-        Some(Dtype::F16) => DType::F16,
-        Some(Dtype::Bf16) => DType::BF16,
-        // Half types are slower on the CPU and lose digits; on a GPU they are what the checkpoint was made for.
-        None if device.is_cpu() => DType::F32,
-        None => checkpoint.native_dtype(),
-    }
 }
 
 /// Settings of generation_config.json that change answers elsewhere and are not applied here.

@@ -1,7 +1,5 @@
 //! What memory there is, and how much of it the KV cache gets.
 
-use std::path::Path;
-
 use tsserve_engine::CacheKind;
 use tsserve_models::candle::KvGroupLayout;
 
@@ -185,16 +183,6 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-/// The base name under which a local model is known: a folder's name, a .gguf file's stem.
-pub(crate) fn base_name(path: &Path) -> String {
-    let name = if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
-        path.file_stem()
-    } else {
-        path.file_name()
-    };
-    name.map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tsserve_models::candle::DeviceKind;
+use tsserve_models::candle::{DeviceKind, Dtype};
 
 /// How to load a model. Unset fields are derived from the machine and the model.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
     pub model: String,
@@ -26,14 +26,6 @@ pub struct LoadOptions {
     pub prefix_cache: Option<bool>,
     pub no_download: bool,
     pub default_seed: Option<u64>,
-}
-
-/// The type weights, activations and cache are held in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    F32,
-    F16,
-    Bf16,
 }
 
 /// How far a load is.

@@ -142,9 +142,7 @@ impl OutputThread {
             EventKind::Prompt { tokens } => say(OutputKind::Prompt { tokens: sequence.prompt_tokens(tokens) }),
             EventKind::Tokens { tokens } => {
                 let delta = sequence.push(tokens);
-                if let Some(kind) = delta.kind {
-                    say(kind);
-                }
+                say(delta.kind);
                 if let Some(stop_string) = delta.stopped_by {
                     let timings = sequence.timings_now();
                     say(OutputKind::Finished {

@@ -142,7 +142,7 @@ impl Service {
 
     /// The models of the Hugging Face cache that could be loaded.
     pub fn list_cached(&self) -> Result<Vec<CachedModel>, CoreError> {
-        Ok(scan_cache(&HubConfig::from_env(), loader::SUPPORTED_MODEL_TYPES))
+        Ok(scan_cache(&HubConfig::from_env(), tsserve_models::config::SUPPORTED_MODEL_TYPES))
     }
 
     /// Ends everything. Later calls answer `closed`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tsserve_engine::{Timings, TokenId, TokenOutput};
-use tsserve_text::{Detokenizer, Piece, StopMatcher, Tokenizer};
+use tsserve_text::{Detokenizer, Piece, SpecialTokens, StopMatcher, StopOutput, Tokenizer};
 
 use super::{OutputKind, Usage};
 use crate::error::CoreError;
@@ -63,16 +63,18 @@ struct HeldToken {
 
 /// What a step's tokens gave.
 pub(super) struct Delta {
-    pub kind: Option<OutputKind>,
+    pub kind: OutputKind,
     pub stopped_by: Option<String>,
 }
 
 impl Registration {
     pub(crate) fn new(model: &Model, request: &GenerateRequest, prompt: Arc<[TokenId]>) -> Result<Self, CoreError> {
-        let stops = if request.stop.is_empty() { None } else { Some(StopMatcher::new(request.stop.clone())?) };
+        let stops = if request.stop.is_empty() { None } else { Some(StopMatcher::new(request.stop.iter().cloned())?) };
         Ok(Self {
             tokenizer: model.tokenizer.clone(),
-            detokenizer: Detokenizer::new(&model.tokenizer),
+            // What ends an answer is a mark even where the vocabulary calls it an ordinary token.
+            detokenizer: Detokenizer::continuing(&model.tokenizer, SpecialTokens::Mark)
+                .marking(model.end_tokens.iter().copied()),
             stops,
             prompt,
             prompt_reported: 0,
@@ -142,29 +144,26 @@ impl Registration {
             }
         }
         let tokens = self.release(stopped_by.is_some());
-        Delta { kind: Some(OutputKind::Delta { pieces: merge(pieces), tokens, n_tokens }), stopped_by }
+        Delta { kind: OutputKind::Delta { pieces: merge(pieces), tokens, n_tokens }, stopped_by }
     }
 
     /// What was held back until the end: the rest of the text, and whether it holds a stop string after all.
     pub(super) fn finish(&mut self) -> (Option<OutputKind>, Option<String>) {
         let mut pieces = Vec::new();
         let mut stopped_by = None;
-        if let Some(text) = self.detokenizer.finish() {
-            self.text_in += text.len();
-            stopped_by = self.through_stops(Piece::Text(text), &mut pieces);
+        for piece in self.detokenizer.finish() {
+            self.text_in += piece_len(&piece);
+            stopped_by = self.through_stops(piece, &mut pieces);
         }
         if stopped_by.is_none()
             && let Some(stops) = &mut self.stops
         {
             let rest = stops.finish();
-            if !rest.is_empty() {
-                self.text_out += rest.len();
-                pieces.push(Piece::Text(rest));
-            }
+            stopped_by = self.take_stop_output(rest, &mut pieces);
         }
         let tokens = self.release(stopped_by.is_some()).filter(|tokens| !tokens.is_empty());
-        let kind = (!pieces.is_empty() || tokens.is_some())
-            .then(|| OutputKind::Delta { pieces: merge(pieces), tokens, n_tokens: 0 });
+        let pieces = merge(pieces);
+        let kind = (!pieces.is_empty() || tokens.is_some()).then_some(OutputKind::Delta { pieces, tokens, n_tokens: 0 });
         (kind, stopped_by)
     }
 
@@ -190,10 +189,28 @@ impl Registration {
             out.push(piece);
             return None;
         };
-        let outcome = stops.push(piece);
-        self.text_out += outcome.pieces.iter().map(piece_len).sum::<usize>();
-        out.extend(outcome.pieces);
-        outcome.matched
+        match piece {
+            Piece::Text(text) => {
+                let output = stops.push_text(&text);
+                self.take_stop_output(output, out)
+            }
+            Piece::Special { id, text } => {
+                let output = stops.push_special(&text);
+                let stopped_by = self.take_stop_output(output, out);
+                if stopped_by.is_none() {
+                    self.text_out += text.len();
+                    out.push(Piece::Special { id, text });
+                }
+                stopped_by
+            }
+        }
+    }
+
+    fn take_stop_output(&mut self, output: StopOutput, out: &mut Vec<Piece>) -> Option<String> {
+        self.text_out += output.text.len();
+        out.push(Piece::Text(output.text));
+        let stops = self.stops.as_ref()?;
+        stops.strings().get(output.matched?).cloned()
     }
 
     /// Tokens whose text is out. At a stop string: also the one whose text it cut, and none after it.
