@@ -92,7 +92,7 @@ describe('app: registry', () => {
     it('loads once for all who ask, whatever the spelling', async () => {
       open({ defaults: { threads: 2 } });
       const leases = await Promise.all(['org/a', 'org/a@main', 'org/a'].map((id) => registry.acquire(id)));
-      expect(engine.loads).to.deep.equal([{ threads: 2, model: 'org/a' }]);
+      expect(engine.loads).to.deep.equal([{ threads: 2, model: 'org/a', hubOnly: true }]);
       expect(leases.map((lease) => lease.model.id)).to.deep.equal(['org/a', 'org/a@main', 'org/a']);
       expect(new Set(leases.map((lease) => lease.model.info.handle)).size).to.equal(1);
       (await registry.acquire('org/a@v2'))[Symbol.dispose]();

@@ -139,7 +139,7 @@ class Registry implements ModelRegistry {
     const entry = this.#entries.get(key);
     if (entry) return entry;
     requireRepositoryId(id);
-    return this.#start(key, { ...defaults, model: key });
+    return this.#start(key, { ...defaults, model: key, hubOnly: true });
   }
 
   #start(key: string, options: LoadOptions): Entry {

@@ -6,6 +6,8 @@ export type Dtype = 'auto' | 'f32' | 'f16' | 'bf16';
 export interface LoadOptions {
   /** A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`. */
   readonly model: string;
+  /** `model` names a model of the hub even where a local path of that name exists. @default false */
+  readonly hubOnly?: boolean;
   /** @default 'auto' */
   readonly device?: Device;
   /** @default 'auto' */

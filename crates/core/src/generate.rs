@@ -145,7 +145,10 @@ fn check(request: &GenerateRequest) -> Result<(), CoreError> {
         return Err(invalid("logprobs", &format!("at most {MAX_LOGPROBS} alternatives per token can be reported")));
     }
     if request.prompt_logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
-        return Err(invalid("promptLogprobs", &format!("at most {MAX_LOGPROBS} alternatives per token can be reported")));
+        return Err(invalid(
+            "promptLogprobs",
+            &format!("at most {MAX_LOGPROBS} alternatives per token can be reported"),
+        ));
     }
     if request.stop.len() > MAX_STOP_STRINGS {
         return Err(invalid("stop", &format!("at most {MAX_STOP_STRINGS} stop strings are possible")));

@@ -48,7 +48,7 @@ pub(crate) fn load(
 ) -> Result<Model, CoreError> {
     let started = Instant::now();
     check_options(options)?;
-    let spec = ModelSpec::parse(&options.model)?;
+    let spec = if options.hub_only { ModelSpec::parse_hub(&options.model) } else { ModelSpec::parse(&options.model) }?;
     let mut hub = HubConfig::from_env();
     hub.no_download |= options.no_download;
     progress(LoadProgress::Resolve);

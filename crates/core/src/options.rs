@@ -9,6 +9,8 @@ use tsserve_models::candle::{DeviceKind, Dtype};
 pub struct LoadOptions {
     /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
     pub model: String,
+    /// `model` names a model of the hub even where a local path of that name exists (a request's own words).
+    pub hub_only: bool,
     pub device: DeviceKind,
     /// `None`: f32 on the CPU, the checkpoint's own type on a GPU.
     pub dtype: Option<Dtype>,
@@ -33,9 +35,16 @@ pub struct LoadOptions {
 pub enum LoadProgress {
     Resolve,
     /// Bytes over all files of the download.
-    Download { file: String, done: u64, total: u64 },
+    Download {
+        file: String,
+        done: u64,
+        total: u64,
+    },
     /// Tensors read.
-    Weights { done: u64, total: u64 },
+    Weights {
+        done: u64,
+        total: u64,
+    },
 }
 
 /// What was loaded. Sizes in bytes, lengths in tokens.

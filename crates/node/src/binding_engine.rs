@@ -9,7 +9,10 @@ use napi_derive::napi;
 use tsserve_core::{OutputEvent, Service};
 
 use crate::tasks::{Work, off_loop};
-use crate::{BindingCachedModel, BindingEvent, BindingGenerateRequest, BindingLoadOptions, BindingLoadProgress, BindingLoadedModel};
+use crate::{
+    BindingCachedModel, BindingEvent, BindingGenerateRequest, BindingLoadOptions, BindingLoadProgress,
+    BindingLoadedModel,
+};
 
 /// Receives one message per engine step. Weak: it does not keep the process alive.
 type EventFunction = ThreadsafeFunction<Vec<BindingEvent>, (), Vec<BindingEvent>, Status, false, true>;

@@ -77,9 +77,7 @@ impl From<OutputEvent> for BindingEvent {
                 cached_tokens: Some(cached_tokens as u32),
                 ..base
             },
-            OutputKind::Prefill { computed } => {
-                Self { r#type: "prefill", computed: Some(computed as u32), ..base }
-            }
+            OutputKind::Prefill { computed } => Self { r#type: "prefill", computed: Some(computed as u32), ..base },
             OutputKind::Prompt { tokens } => {
                 Self { r#type: "prompt", tokens: Some(tokens.into_iter().map(Into::into).collect()), ..base }
             }
@@ -129,7 +127,12 @@ impl From<TokenInfo> for BindingToken {
                 token
                     .top
                     .into_iter()
-                    .map(|t| BindingAlternative { id: t.id, text: t.text, bytes: t.bytes, logprob: f64::from(t.logprob) })
+                    .map(|t| BindingAlternative {
+                        id: t.id,
+                        text: t.text,
+                        bytes: t.bytes,
+                        logprob: f64::from(t.logprob),
+                    })
                     .collect()
             }),
         }

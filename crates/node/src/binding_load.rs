@@ -9,6 +9,8 @@ use tsserve_core::{CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadP
 pub struct BindingLoadOptions {
     /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
     pub model: String,
+    /// `model` names a model of the hub even where a local path of that name exists.
+    pub hub_only: Option<bool>,
     #[napi(ts_type = "'auto' | 'cpu' | 'cuda' | 'metal'")]
     pub device: Option<String>,
     #[napi(ts_type = "'auto' | 'f32' | 'f16' | 'bf16'")]
@@ -51,6 +53,7 @@ impl TryFrom<BindingLoadOptions> for LoadOptions {
         };
         Ok(Self {
             model: options.model,
+            hub_only: options.hub_only.unwrap_or(false),
             device,
             dtype,
             max_model_len: options.max_model_len.map(|n| n as usize),

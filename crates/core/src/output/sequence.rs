@@ -163,7 +163,8 @@ impl Registration {
         }
         let tokens = self.release(stopped_by.is_some()).filter(|tokens| !tokens.is_empty());
         let pieces = merge(pieces);
-        let kind = (!pieces.is_empty() || tokens.is_some()).then_some(OutputKind::Delta { pieces, tokens, n_tokens: 0 });
+        let kind =
+            (!pieces.is_empty() || tokens.is_some()).then_some(OutputKind::Delta { pieces, tokens, n_tokens: 0 });
         (kind, stopped_by)
     }
 
