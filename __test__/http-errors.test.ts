@@ -180,6 +180,22 @@ describe('errors over HTTP', () => {
       .and.include('request_too_large');
   });
 
+  it('an upload that does not end is cut off after its answer', async () => {
+    const socket = connect(app.port, '127.0.0.1');
+    let text = '';
+    socket.on('data', (chunk) => (text += chunk.toString())).on('error', () => undefined);
+    socket.write(`POST ${CHAT} HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\n`);
+    socket.write('transfer-encoding: chunked\r\n\r\n');
+    const more = (): void => {
+      while (!socket.destroyed && socket.write(`1000\r\n${'x'.repeat(0x1000)}\r\n`));
+    };
+    socket.on('drain', more);
+    more();
+    await new Promise((resolve) => socket.once('close', resolve));
+    // The reset may overtake the answer.
+    expect(text).to.match(/^$|^HTTP\/1\.1 413 /);
+  });
+
   it('a request that is no HTTP gets the envelope', async () => {
     const answer = await new Promise<string>((resolve) => {
       const socket = connect(app.port, '127.0.0.1');
