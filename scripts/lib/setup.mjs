@@ -21,7 +21,8 @@ export async function ensurePackages() {
   checkNode();
   if (await packagesMatchLock()) return;
   say('installing the npm packages …');
-  const { code } = await npm(['ci', '--no-audit', '--no-fund']);
+  // Not `npm ci`: it refuses a lock file without the optional packages of every other platform. Versions are the lock's all the same.
+  const { code } = await npm(['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
   if (code !== 0) throw new Stop("the npm packages could not be installed: see npm's message above");
 }
 
