@@ -11,6 +11,7 @@ use crate::error::CoreError;
 use crate::generate::GenerateRequest;
 use crate::hub::{CachedModel, HubConfig, scan_cache};
 use crate::loader;
+use crate::memory::release_freed_memory;
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
 use crate::output::OutputEvent;
@@ -69,6 +70,8 @@ impl Service {
         let model = catch_unwind(AssertUnwindSafe(|| loader::load(handle, options, sink, progress, cancel)))
             .unwrap_or_else(|panic| Err(CoreError::from_panic(&*panic)))?;
         let info = model.info.clone();
+        // What reading and tokenizer building left behind.
+        release_freed_memory();
         lock(&self.models).insert(handle, Arc::new(model));
         // Closed meanwhile: nobody would ever unload it.
         if self.closed.load(Ordering::SeqCst) {
@@ -88,6 +91,7 @@ impl Service {
         };
         drop(dropped);
         drop(model);
+        release_freed_memory();
         Ok(())
     }
 
