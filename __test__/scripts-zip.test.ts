@@ -3,47 +3,14 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { deflateRawSync } from 'node:zlib';
 
 import { expect } from 'chai';
+
+import { zipArchive } from './helpers/zip.js';
 
 interface Zip {
   listEntries(path: string): Promise<string[]>;
   openEntry(path: string, name: string): Promise<any[]>;
-}
-
-/** A zip archive of one or two entries, made by hand so that it can be made wrong. */
-function archive(
-  entries: readonly { name: string; data: Buffer; packed?: boolean; size?: number; flags?: number }[],
-): Buffer {
-  const parts: Buffer[] = [];
-  const directory: Buffer[] = [];
-  let offset = 0;
-  for (const { name, data, packed = false, size = data.length, flags = 0 } of entries) {
-    const body = packed ? deflateRawSync(data) : data;
-    const local = Buffer.alloc(30);
-    local.writeUInt32LE(0x04034b50, 0);
-    local.writeUInt16LE(name.length, 26);
-    const central = Buffer.alloc(46);
-    central.writeUInt32LE(0x02014b50, 0);
-    central.writeUInt16LE(flags, 8);
-    central.writeUInt16LE(packed ? 8 : 0, 10);
-    central.writeUInt32LE(body.length, 20);
-    central.writeUInt32LE(size, 24);
-    central.writeUInt16LE(name.length, 28);
-    central.writeUInt32LE(offset, 42);
-    parts.push(local, Buffer.from(name), body);
-    directory.push(central, Buffer.from(name));
-    offset += 30 + name.length + body.length;
-  }
-  const listing = Buffer.concat(directory);
-  const end = Buffer.alloc(22);
-  end.writeUInt32LE(0x06054b50, 0);
-  end.writeUInt16LE(entries.length, 8);
-  end.writeUInt16LE(entries.length, 10);
-  end.writeUInt32LE(listing.length, 12);
-  end.writeUInt32LE(offset, 16);
-  return Buffer.concat([...parts, listing, end, Buffer.from('a comment')]);
 }
 
 describe('zip reader of the scripts', () => {
@@ -73,7 +40,7 @@ describe('zip reader of the scripts', () => {
 
   it('reads stored, deflated and empty entries', async () => {
     const data = Buffer.from('weights '.repeat(10_000));
-    const bytes = archive([
+    const bytes = zipArchive([
       { name: 'stored', data },
       { name: 'folder/deflated', data, packed: true },
       { name: 'empty', data: Buffer.alloc(0) },
@@ -88,13 +55,13 @@ describe('zip reader of the scripts', () => {
     const data = Buffer.from('0123456789');
     expect(await refusal(Buffer.from('no archive at all, just text'))).to.match(/no end record/);
     expect(await refusal(Buffer.alloc(0))).to.match(/no end record/);
-    expect(await refusal(archive([{ name: 'y', data }]))).to.equal('the archive has no x');
-    expect(await refusal(archive([{ name: 'x', data, size: 9 }]))).to.match(/longer than stated/);
-    expect(await refusal(archive([{ name: 'x', data, size: 11, packed: true }]))).to.match(
+    expect(await refusal(zipArchive([{ name: 'y', data }]))).to.equal('the archive has no x');
+    expect(await refusal(zipArchive([{ name: 'x', data, size: 9 }]))).to.match(/longer than stated/);
+    expect(await refusal(zipArchive([{ name: 'x', data, size: 11, packed: true }]))).to.match(
       /has 10 bytes, stated were 11/,
     );
-    expect(await refusal(archive([{ name: 'x', data, flags: 1 }]))).to.match(/encrypted/);
-    const whole = archive([{ name: 'x', data }]);
+    expect(await refusal(zipArchive([{ name: 'x', data, flags: 1 }]))).to.match(/encrypted/);
+    const whole = zipArchive([{ name: 'x', data }]);
     expect(await refusal(whole.subarray(20))).to.match(/broken zip|no entry/);
     const far = Buffer.from(whole);
     far.writeUInt32LE(1000, whole.length - 9 - 6);
