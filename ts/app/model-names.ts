@@ -25,7 +25,7 @@ export function namesOf(model: string, served: string | undefined, loadedId: str
 
 /** The name to list: what was asked for with `--served-model-name`, else the engine's id, else what it will be. */
 export function displayName(model: string, served: string | undefined, loadedId: string | undefined): string {
-  return served ?? loadedId ?? (isLocalPath(model) ? (baseNames(model)[0] ?? model) : canonicalId(model));
+  return served ?? loadedId ?? (isLocalPath(model) ? (baseNames(model).at(-1) ?? model) : canonicalId(model));
 }
 
 /** Whoever made it: the part before the slash of a repository. */

@@ -98,9 +98,14 @@ function fromEngine(error: EngineError, context: ErrorContext): ApiError {
     code,
     param: param ?? toWireParam(error, context),
     message: error.message,
-    headers: { ...headers, ...(retry === 'never' ? { 'x-should-retry': 'false' } : {}) },
+    headers: { ...headers, ...retryAfter(error), ...(retry === 'never' ? { 'x-should-retry': 'false' } : {}) },
     cause: error,
   });
+}
+
+/** The engine's own guess of when a place becomes free, in whole seconds. */
+function retryAfter({ retryAfter: seconds }: EngineError): Record<string, string> {
+  return seconds === undefined ? {} : { 'retry-after': String(Math.max(1, Math.ceil(seconds))) };
 }
 
 function internalError(cause: unknown, { requestId }: ErrorContext): ApiError {
