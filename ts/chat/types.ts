@@ -48,6 +48,33 @@ export interface ChatRequest {
   readonly cacheSalt?: string;
 }
 
+/** Whether and which tools may or must be called. */
+export type ToolChoice =
+  | 'none'
+  | 'auto'
+  | 'required'
+  | { readonly name: string }
+  /** Only these; the mode as above. */
+  | { readonly allowed: readonly string[]; readonly mode: 'auto' | 'required' };
+
+/** The form of the whole answer. */
+export type ResponseFormat =
+  | { readonly type: 'text' }
+  | { readonly type: 'json_object' }
+  | {
+      readonly type: 'json_schema';
+      readonly name: string;
+      readonly schema: Readonly<Record<string, unknown>> | boolean;
+      readonly strict: boolean;
+    };
+
+/** Delta of a tool call; `index` counts the calls of one answer from 0. */
+export type ToolCallEvent =
+  | { readonly type: 'tool_call'; readonly index: number; readonly id: string; readonly name: string }
+  | { readonly type: 'tool_call_arguments'; readonly index: number; readonly delta: string }
+  /** The call is whole: its arguments are valid JSON. A call that is cut off never gets this. */
+  | { readonly type: 'tool_call_done'; readonly index: number };
+
 export type FinishReason = EngineFinishReason | 'tool_calls';
 
 export type ChatEvent =

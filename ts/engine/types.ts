@@ -96,6 +96,15 @@ export interface SamplingOptions {
   readonly seed?: number;
 }
 
+/** What generated text must match. */
+export type Grammar =
+  | { readonly type: 'json_object' }
+  | { readonly type: 'json_schema'; readonly schema: Readonly<Record<string, unknown>> | boolean }
+  | { readonly type: 'regex'; readonly pattern: string }
+  | { readonly type: 'choice'; readonly choices: readonly string[] }
+  /** llguidance's Lark dialect: `<|special|>` names special tokens, `%json {…}` embeds a schema. */
+  | { readonly type: 'lark'; readonly grammar: string };
+
 export interface GenerateRequest {
   /** Handle of a loaded model. */
   readonly model: number;
