@@ -16,6 +16,9 @@ const TASK_BYTES: usize = 256 * 1024;
 /// Fewer multiplications than this are not worth waking threads for.
 const SERIAL_WORK: usize = 64 * 1024;
 
+/// Values per task of an element-wise operation.
+const ELEMENTWISE_CHUNK: usize = 16 * 1024;
+
 /// Query tokens per attention task.
 const ATTENTION_ROWS: usize = 16;
 
@@ -72,16 +75,55 @@ impl CustomOp2 for LinearOp {
     }
 }
 
-/// How many output columns make one task.
+/// How many output columns make one task: few enough that their weights stay in cache while all rows of x pass, and a
+/// few tasks per thread, so that a thread that is held up does not hold up the rest. Multiples of a tile's width.
 fn columns_per_task(m: usize, k: usize, n: usize) -> usize {
-    let threads = rayon::current_num_threads();
-    if threads == 1 || m * k * n < SERIAL_WORK {
+    if m * k * n < SERIAL_WORK {
         return n.max(1);
     }
-    // A few tasks per thread, so that a thread that is held up does not hold up the rest; multiples of a tile's width.
-    let shared = n.div_ceil(threads * 4);
+    let shared = n.div_ceil(rayon::current_num_threads() * 4);
     let cached = TASK_BYTES / (4 * k);
     shared.min(cached).next_multiple_of(12)
+}
+
+/// Adds `y` to `x [m, n]`; `y` is `[m, n]`, or one row `[n]` for all. (candle's own addition would start a pool of
+/// spinning threads beside rayon's, whatever number of threads was asked for.)
+pub struct AddOp;
+
+impl InplaceOp2 for AddOp {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, xl: &Layout, y: &CpuStorage, yl: &Layout) -> Result<()> {
+        let x = f32_slice_mut(x, xl, "x")?;
+        let y = f32_slice(y, yl, "y")?;
+        if y.is_empty() || x.len() % y.len() != 0 {
+            bail!("{} values added to {}", y.len(), x.len());
+        }
+        let add = |(x, y): (&mut [f32], &[f32])| x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+        if y.len() < x.len() {
+            x.par_chunks_mut(y.len()).for_each(|x| add((x, y)));
+        } else {
+            x.par_chunks_mut(ELEMENTWISE_CHUNK).zip(y.par_chunks(ELEMENTWISE_CHUNK)).for_each(add);
+        }
+        Ok(())
+    }
+}
+
+/// Replaces every value by a function of it.
+pub struct MapOp<F: Fn(f32) -> f32 + Sync>(pub F);
+
+impl<F: Fn(f32) -> f32 + Sync> InplaceOp1 for MapOp<F> {
+    fn name(&self) -> &'static str {
+        "map"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let x = f32_slice_mut(storage, layout, "x")?;
+        x.par_chunks_mut(ELEMENTWISE_CHUNK).for_each(|x| x.iter_mut().for_each(|x| *x = self.0(*x)));
+        Ok(())
+    }
 }
 
 /// `x [m, 2 * i]`, gate and up beside each other: `act(gate) * up`, `[m, i]`.

@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use tsserve_engine::{RowResult, RowWant, TokenId};
 
+use super::cpu_ops::MapOp;
 use super::layers::{Linear, Ops};
 
 /// Bytes of f32 logits that exist at once.
@@ -67,9 +68,10 @@ impl Head {
     /// `[rows, hidden] -> [rows, out]` in f32.
     fn logits(&self, hidden: &Tensor, linear: &Linear) -> Result<Tensor> {
         let logits = linear.forward(hidden, self.ops)?.to_dtype(DType::F32)?;
-        match self.softcap {
-            Some(cap) => (logits / f64::from(cap))?.tanh()? * f64::from(cap),
-            None => Ok(logits),
+        match (self.softcap, self.ops) {
+            (None, _) => Ok(logits),
+            (Some(cap), Ops::Cpu(_)) => logits.inplace_op1(&MapOp(|x: f32| (x / cap).tanh() * cap)).map(|()| logits),
+            (Some(cap), Ops::Candle) => (logits / f64::from(cap))?.tanh()? * f64::from(cap),
         }
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::attention::{GroupStep, rotate};
-use super::cpu_ops::{AttentionOp, GatedOp, LinearOp, RopeOp, WriteRowsOp};
+use super::cpu_ops::{AddOp, AttentionOp, GatedOp, LinearOp, RopeOp, WriteRowsOp};
 use super::kv_cache::LayerCache;
 use super::rope::RopeTable;
 use super::simd::Level;
@@ -34,9 +34,10 @@ impl Linear {
             Ops::Cpu(level) => x.apply_op2_no_bwd(&self.weight, &LinearOp { level })?,
             Ops::Candle => x.matmul(&self.weight.t()?)?,
         };
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+        match (&self.bias, ops) {
+            (None, _) => Ok(y),
+            (Some(bias), Ops::Cpu(_)) => y.inplace_op2(bias, &AddOp).map(|()| y),
+            (Some(bias), Ops::Candle) => y.broadcast_add(bias),
         }
     }
 }
@@ -100,11 +101,11 @@ impl DecoderLayer {
     /// `[tokens, hidden] -> [tokens, hidden]`; writes the tokens' keys and values into `cache`.
     pub fn forward(&self, x: &Tensor, cache: &LayerCache, context: &StepContext<'_>) -> Result<Tensor> {
         let attended = self.attend(&self.attn_norm.forward(x)?, cache, context)?;
-        let x = (x + normed(self.post_attn_norm.as_ref(), attended)?)?;
+        let x = add(normed(self.post_attn_norm.as_ref(), attended)?, x, context.ops)?;
         let gate_up = self.gate_up.forward(&self.mlp_norm.forward(&x)?, context.ops)?;
         let inner = gated(&gate_up, self.mlp.activation, context.ops)?;
         let mlp = self.down.forward(&inner, context.ops)?;
-        x + normed(self.post_mlp_norm.as_ref(), mlp)?
+        add(normed(self.post_mlp_norm.as_ref(), mlp)?, &x, context.ops)
     }
 
     fn attend(&self, x: &Tensor, cache: &LayerCache, context: &StepContext<'_>) -> Result<Tensor> {
@@ -157,6 +158,14 @@ fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
     match norm {
         Some(norm) => norm.forward(&x),
         None => Ok(x),
+    }
+}
+
+/// Residual addition; takes `x` over.
+fn add(x: Tensor, residual: &Tensor, ops: Ops) -> Result<Tensor> {
+    match ops {
+        Ops::Cpu(_) => x.inplace_op2(residual, &AddOp).map(|()| x),
+        Ops::Candle => x + residual,
     }
 }
 

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use tsserve_engine::{CacheGroup, ModelRunner, RunnerError, RunnerSpec, StepPlan, StepResults};
 
 use super::attention::GroupStep;
+use super::cpu_ops::MapOp;
 use super::device::{Dtype, RunnerDevice};
 use super::head::{Head, on_host, select_rows};
 use super::kv_cache::{BLOCK_SIZE, LayerCache, allocate, kv_layout};
@@ -95,6 +96,8 @@ impl CandleRunner {
         }
         let final_norm = loader.norm(TensorRole::FinalNorm)?;
         let head = if architecture.tied_head { embedding.clone() } else { loader.matrix(TensorRole::Head)? };
+        // Each host thread has its own stream on CUDA, and another thread than this one will compute.
+        device.synchronize().map_err(|e| refused_on_device("of the model", e))?;
         progress(total, total);
         let groups = layout.iter().zip(&options.kv_blocks);
         Ok(Self {
@@ -153,7 +156,11 @@ impl CandleRunner {
         let tokens = Tensor::new(step.tokens.as_slice(), &self.device)?;
         let mut x = self.embedding.index_select(&tokens, 0)?;
         if self.embedding_scale != 1.0 {
-            x = (x * f64::from(self.embedding_scale))?;
+            let scale = self.embedding_scale;
+            match self.ops {
+                Ops::Cpu(_) => x.inplace_op1(&MapOp(|x: f32| x * scale))?,
+                Ops::Candle => x = (x * f64::from(scale))?,
+            }
         }
         record(HiddenPoint::Embedding, &x)?;
         for (index, (layer, cache)) in self.layers.iter().zip(&self.caches).enumerate() {

@@ -6,7 +6,7 @@
 /// Partial sums per dot product.
 const LANES: usize = 8;
 
-/// How far ahead of a stream of weights is fetched, in values (4 KiB).
+/// How far ahead of a single stream of weights is fetched, in values (4 KiB).
 const PREFETCH_AHEAD: usize = 1024;
 
 /// Instruction set of the kernels. (AVX-512 was tried: no faster than AVX2 where it was measured, and the compiler
@@ -203,9 +203,11 @@ fn dot_tile<const FMA: bool, const M: usize, const N: usize>(
     let whole = k - k % LANES;
     let mut at = 0;
     while at < whole {
-        if M == 1 {
-            // One row of x reads every weight once: what limits it is memory, and this doubled what two threads got.
-            prefetch(ws[N - 1].wrapping_add(at + PREFETCH_AHEAD));
+        if i == 0 {
+            // The first rows of x meet weights that are still in memory. Where there is only one row, nothing else
+            // limits it, and fetching ahead doubled what two threads got; tiles fetch the next tile.
+            let ahead = if N == 1 { PREFETCH_AHEAD } else { N * k };
+            ws.iter().for_each(|w| prefetch(w.wrapping_add(at + ahead)));
         }
         // SAFETY: `Rows::new` checked that `k` values follow each pointer, and at + LANES <= k.
         let wv: [[f32; LANES]; N] =
