@@ -203,6 +203,7 @@ impl Scheduler {
         self.running.len()
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub fn n_waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -217,6 +218,7 @@ impl Scheduler {
     }
 
     /// Longest sequence, prompt and answer, that can be computed alone.
+    #[cfg(any(test, feature = "testing"))]
     pub fn context(&self) -> usize {
         self.limits.context
     }
