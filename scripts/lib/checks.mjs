@@ -21,7 +21,7 @@ export const nodeTests = {
 };
 export const clippy = {
   name: 'clippy',
-  run: cargo(['clippy', '--release', '--workspace', '--all-targets', '--', '-D', 'warnings']),
+  run: cargo(['clippy', '--release', '--workspace', '--all-targets', '--keep-going', '--', '-D', 'warnings']),
 };
 export const rustFormat = { name: 'rustfmt', run: cargo(['fmt', '--all', '--check']) };
 export const types = { name: 'tsc', run: node('typescript/bin/tsc', ['-p', 'tsconfig.json']) };

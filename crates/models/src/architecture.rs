@@ -87,8 +87,15 @@ pub struct Rope {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     None,
-    Linear { factor: f64 },
-    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position: usize },
+    Linear {
+        factor: f64,
+    },
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original_max_position: usize,
+    },
     /// GGUF's `rope_freqs.weight`: each inverse frequency is divided by its factor (rotary_dim / 2 of them).
     Factors(Vec<f32>),
 }
