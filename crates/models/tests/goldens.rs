@@ -1,5 +1,6 @@
 //! Tiny checkpoints against the values that transformers computes with them, with our own CPU operations and with
 //! candle's (the code that other devices run).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are not seen as tests")]
 
 mod runner;
 
@@ -195,4 +196,35 @@ fn rows_get_what_they_ask_for() {
             }
         }
     }
+}
+
+#[test]
+fn cache_groups_and_their_bytes() {
+    use tsserve_engine::{CacheKind, ModelRunner};
+    use tsserve_models::candle::{CandleRunner, Dtype, KvGroupLayout, RunnerDevice, RunnerOptions, kv_layout};
+    let gemma = open(&fixtures().join("models/gemma3_text"));
+    // Keys and values of 16 positions, one head of 32, f16: 2 KiB per layer.
+    let expected = [
+        KvGroupLayout { kind: CacheKind::Full, layers: vec![5], bytes_per_block: 2048 },
+        KvGroupLayout { kind: CacheKind::Window(8), layers: vec![0, 1, 2, 3, 4], bytes_per_block: 5 * 2048 },
+    ];
+    assert_eq!(kv_layout(&gemma.architecture, Dtype::F16), expected);
+
+    let options = RunnerOptions {
+        device: RunnerDevice::cpu(),
+        dtype: Dtype::F32,
+        max_context: 100,
+        max_batch_tokens: 64,
+        kv_blocks: vec![7, 3],
+        plain_ops: false,
+    };
+    let mut heard = Vec::new();
+    let runner = CandleRunner::load(&gemma, options.clone(), &mut |done, total| heard.push((done, total))).unwrap();
+    assert_eq!((heard[0], heard[heard.len() - 1]), ((0, 8), (8, 8)));
+    let blocks: Vec<_> = runner.spec().groups.iter().map(|group| (group.kind, group.n_blocks)).collect();
+    assert_eq!(blocks, [(CacheKind::Full, 7), (CacheKind::Window(8), 3)]);
+
+    let load = |options| CandleRunner::load(&gemma, options, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(load(RunnerOptions { dtype: Dtype::Bf16, ..options.clone() }).contains("bf16 on the CPU"));
+    assert!(load(RunnerOptions { kv_blocks: vec![7], ..options }).contains("1 groups for a model of 2"));
 }

@@ -1,4 +1,5 @@
 //! Real weights against what transformers computes with them in f32 on dequantised weights.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are not seen as tests")]
 
 mod runner;
 

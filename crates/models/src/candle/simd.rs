@@ -6,6 +6,9 @@
 /// Partial sums per dot product.
 const LANES: usize = 8;
 
+/// Rows of at most this length are treated as keys of attention rather than weights.
+const SHORT_ROW: usize = 256;
+
 /// How far ahead of a single stream of weights is fetched, in values (4 KiB).
 const PREFETCH_AHEAD: usize = 1024;
 
@@ -168,7 +171,12 @@ fn dot_rows_body<const FMA: bool, const M: usize, const N: usize>(x: Rows<'_>, w
             dot_strip::<FMA, M, N>(x, i, w, out);
             i += M;
         } else {
-            dot_strip::<FMA, 1, 1>(x, i, w, out);
+            // One stream of memory at a time for weights; keys are short and mostly in cache.
+            if x.len > SHORT_ROW {
+                dot_strip::<FMA, 1, 1>(x, i, w, out)
+            } else {
+                dot_strip::<FMA, 1, N>(x, i, w, out)
+            }
             i += 1;
         }
     }
@@ -206,7 +214,7 @@ fn dot_tile<const FMA: bool, const M: usize, const N: usize>(
         if i == 0 {
             // The first rows of x meet weights that are still in memory. Where there is only one row, nothing else
             // limits it, and fetching ahead doubled what two threads got; tiles fetch the next tile.
-            let ahead = if N == 1 { PREFETCH_AHEAD } else { N * k };
+            let ahead = if N == 1 { PREFETCH_AHEAD } else { N * w.stride };
             ws.iter().for_each(|w| prefetch(w.wrapping_add(at + ahead)));
         }
         // SAFETY: `Rows::new` checked that `k` values follow each pointer, and at + LANES <= k.

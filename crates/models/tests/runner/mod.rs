@@ -1,5 +1,6 @@
 //! What the runner's tests share: goldens, a runner with a small block pool, and sequences on it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
