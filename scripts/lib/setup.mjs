@@ -31,7 +31,9 @@ export async function ensureAddon() {
   await whenChanged('addon', { inputs, outputs: [addonFile, 'index.js', 'index.d.ts'] }, async () => {
     await checkRust();
     say('building the native addon (the first time takes some minutes) …');
-    const { code } = await npm(['run', '--silent', 'build:native']);
+    // Apple's GPU is part of the ordinary addon there: Metal needs nothing that macOS lacks.
+    const metal = process.platform === 'darwin' && process.arch === 'arm64' ? ['--', '--features', 'metal'] : [];
+    const { code } = await npm(['run', '--silent', 'build:native', ...metal]);
     if (code !== 0) throw new Stop("the native addon could not be built: see the compiler's message above");
   });
 }
