@@ -95,8 +95,6 @@ class NativeEngineAdapter implements Engine {
     void native.generate(id, request.model, toBinding(request)).then(
       (reply) => {
         if (isError(reply)) this.#fail(id, toError(reply));
-        // Cancelled before the engine knew the id: say it again now that it does.
-        else if (!this.#generations.has(id)) native.cancel(id);
       },
       (error: unknown) => {
         this.#fail(id, new EngineError('internal', 'the native call failed', undefined, { cause: error }));

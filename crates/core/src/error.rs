@@ -35,7 +35,7 @@ pub enum CoreError {
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the model is not loaded (any more)")]
     NotLoaded,
-    #[error("the load was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
     #[error("the engine is closed")]
     Closed,

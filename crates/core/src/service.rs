@@ -95,15 +95,28 @@ impl Service {
         Ok(())
     }
 
-    /// Starts a generation under `id`, which the caller never uses twice.
-    pub fn generate(&self, id: u64, handle: u32, request: GenerateRequest) -> Result<(), CoreError> {
+    /// Makes `id`, which the caller never uses twice, known, so that `cancel` works from now on. Does not block.
+    pub fn reserve(&self, id: u64, handle: u32) -> Result<(), CoreError> {
         let model = self.model(handle)?;
-        lock(&self.requests).insert(id, Arc::clone(&model));
+        lock(&self.requests).insert(id, model);
+        Ok(())
+    }
+
+    /// Starts the generation that `id` was reserved for. Tokenises: not for a thread that must not wait.
+    ///
+    /// # Errors
+    /// `Cancelled` if it was cancelled meanwhile; whatever is wrong with the request.
+    pub fn generate(&self, id: u64, request: GenerateRequest) -> Result<(), CoreError> {
+        let model = lock(&self.requests).get(&id).cloned().ok_or(CoreError::Cancelled)?;
         let started = catch_unwind(AssertUnwindSafe(|| model.generate(id, request)))
             .unwrap_or_else(|panic| Err(CoreError::from_panic(&*panic)));
         if started.is_err() {
             let dropped = lock(&self.requests).remove(&id);
             drop(dropped);
+        } else if !lock(&self.requests).contains_key(&id) {
+            // Cancelled while its prompt was tokenised, when the engine did not know it yet. (Or ended already, which
+            // makes this a second word to nobody.)
+            model.cancel(id);
         }
         started
     }
