@@ -1,20 +1,14 @@
-//! From a caller's request to the engine's: text to ids, defaults filled in, everything checked.
+//! What a caller asks of a model: the request in text, its checks, and where unset fields come from.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
-use tsserve_engine::{Request, SamplingParams, SequenceId, TokenId};
+use tsserve_engine::{MAX_LOGPROBS, SamplingParams, TokenId};
 
 use crate::error::CoreError;
-use crate::model::Model;
-use crate::output::Registration;
 
 /// Most stop strings of a request, and most bytes of one.
 pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 1024;
-
-/// Most alternatives of a token that a request may ask for.
-pub const MAX_LOGPROBS: usize = 20;
 
 /// What a caller asks of a loaded model.
 #[derive(Debug, Clone)]
@@ -92,45 +86,8 @@ impl SamplingDefaults {
     }
 }
 
-/// A request that the engine may get, and what the output side must know of it.
-pub(crate) fn prepare(model: &Model, id: u64, request: GenerateRequest) -> Result<(Request, Registration), CoreError> {
-    check(&request)?;
-    let prompt: Arc<[TokenId]> = match &request.prompt {
-        Prompt::Text { text, add_special_tokens } => model.tokenizer.encode(text, *add_special_tokens)?.into(),
-        Prompt::Ids(ids) => ids.as_slice().into(),
-    };
-    if prompt.is_empty() {
-        return Err(invalid("prompt", "the prompt is empty: it must hold at least one token"));
-    }
-    if let Some(&id) = prompt.iter().find(|&&id| id as usize >= model.info.vocab_size) {
-        return Err(invalid(
-            "prompt",
-            &format!("token id {id} is not in the vocabulary of {} tokens", model.info.vocab_size),
-        ));
-    }
-    let max_context = model.info.max_model_len;
-    let least_new = usize::from(request.max_tokens != Some(0));
-    if prompt.len() + least_new > max_context {
-        return Err(CoreError::ContextLength { prompt_tokens: prompt.len(), max_context });
-    }
-    let room = max_context - prompt.len();
-    let registration = Registration::new(model, &request, Arc::clone(&prompt))?;
-    let request = Request {
-        id: SequenceId(id),
-        prompt,
-        max_new_tokens: request.max_tokens.unwrap_or(room).min(room),
-        end_tokens: Arc::clone(&model.end_tokens),
-        ignore_eos: request.ignore_eos,
-        sampling: model.sampling_defaults.resolve(&request.sampling, model.default_seed),
-        logprobs: request.logprobs,
-        prompt_logprobs: request.prompt_logprobs,
-        cache_salt: request.cache_salt.as_deref().map_or(0, hash_salt),
-        credit: request.credit,
-    };
-    Ok((request, registration))
-}
-
-fn check(request: &GenerateRequest) -> Result<(), CoreError> {
+/// Refuses what no model could answer.
+pub(crate) fn check(request: &GenerateRequest) -> Result<(), CoreError> {
     let sampling = &request.sampling;
     if sampling.temperature.is_some_and(|t| !(0.0..=100.0).contains(&t)) {
         return Err(invalid("temperature", "temperature must be between 0 and 100"));
@@ -159,14 +116,14 @@ fn check(request: &GenerateRequest) -> Result<(), CoreError> {
     Ok(())
 }
 
-fn invalid(param: &'static str, message: &str) -> CoreError {
+pub(crate) fn invalid(param: &'static str, message: &str) -> CoreError {
     CoreError::Invalid { message: message.to_owned(), param: Some(param) }
 }
 
-fn hash_salt(salt: &str) -> u64 {
+/// The engine's form of a salt; 0 is none.
+pub(crate) fn hash_salt(salt: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     salt.hash(&mut hasher);
-    // 0 is "no salt".
     hasher.finish() | 1
 }
 

@@ -17,12 +17,12 @@ mod output;
 mod service;
 
 pub use error::CoreError;
-pub use generate::{GenerateRequest, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOP_STRINGS, Prompt, SamplingOptions};
+pub use generate::{GenerateRequest, MAX_STOP_BYTES, MAX_STOP_STRINGS, Prompt, SamplingOptions};
 pub use hub::CachedModel;
 pub use loader::{DEFAULT_MAX_BATCH_TOKENS, DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUE};
 pub use options::{LoadOptions, LoadProgress, LoadedModel};
-pub use output::{Alternative, OutputEvent, OutputKind, TokenInfo, Usage};
-pub use service::{OutputSink, Service};
-pub use tsserve_engine::{EngineStats, Timings};
+pub use output::{Alternative, OutputEvent, OutputKind, OutputSink, TokenInfo, Usage};
+pub use service::Service;
+pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
 pub use tsserve_models::candle::{DeviceKind, Dtype};
 pub use tsserve_text::Piece;

@@ -18,8 +18,7 @@ use crate::machine::thread_count;
 use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
-use crate::output::{self, OutputMessage};
-use crate::service::OutputSink;
+use crate::output::{self, OutputMessage, OutputSink};
 
 /// Defaults of the load options, all printed by the server at start.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 16;

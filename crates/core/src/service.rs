@@ -14,10 +14,7 @@ use crate::loader;
 use crate::memory::release_freed_memory;
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
-use crate::output::OutputEvent;
-
-/// Receives one batch of events per engine step, on an output thread: hand them on, never block.
-pub type OutputSink = dyn Fn(Vec<OutputEvent>) + Send + Sync;
+use crate::output::{OutputEvent, OutputSink};
 
 /// The models of one embedder. All calls may come from any thread; `load` and `tokenize` take their time.
 pub struct Service {
