@@ -18,6 +18,9 @@ import { httpStatus } from './errors.js';
 import type { McpLimits } from './limits.js';
 import type { HttpServer, McpServer, StdioServer } from './tool.js';
 
+// eslint-disable-next-line @typescript-eslint/no-deprecated -- servers that know nothing newer are still about
+const OldTransport = SSEClientTransport;
+
 export interface ConnectOptions {
   readonly limits: McpLimits;
   readonly fetch: GuardedFetch;
@@ -52,7 +55,7 @@ export class Connection {
     };
     client.onerror = (error) => {
       // The old transport reconnects by itself, to a server that has forgotten the session.
-      if (transport instanceof SSEClientTransport && httpStatus(error) !== undefined) this.lost = true;
+      if (transport instanceof OldTransport && httpStatus(error) !== undefined) this.lost = true;
     };
   }
 
@@ -172,8 +175,7 @@ function httpTransport(server: HttpServer, fetch: GuardedFetch): Transport {
 }
 
 function sseTransport(server: HttpServer, fetch: GuardedFetch): Transport {
-  // eslint-disable-next-line @typescript-eslint/no-deprecated -- servers that know nothing else are still about
-  return new SSEClientTransport(server.url, { fetch: withCredentials(server, fetch) });
+  return new OldTransport(server.url, { fetch: withCredentials(server, fetch) });
 }
 
 /** The server's headers go to its own origin only, whatever the transport may be talked into fetching. */

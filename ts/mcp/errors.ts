@@ -109,7 +109,7 @@ function httpError(code: number, label: string): McpCallError {
   return { type: 'http_error', code, message: `server '${label}' answered with HTTP ${code}${redirect}` };
 }
 
-function findCause<T extends Error>(error: unknown, is: (cause: Error) => boolean): T | Error | undefined {
+function findCause(error: unknown, is: (cause: Error) => boolean): Error | undefined {
   let cause = error;
   for (let depth = 0; depth < 8 && cause instanceof Error; depth++) {
     if (is(cause)) return cause;
