@@ -2,7 +2,6 @@
 
 import {
   Client,
-  type FetchLike,
   type jsonSchemaValidator,
   ProtocolError,
   SdkError,
@@ -14,6 +13,7 @@ import {
 import { getDefaultEnvironment, StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 
 import type { GuardedFetch } from '../net/guarded-fetch.js';
+import { endedAnswers } from './ended-answers.js';
 import { httpStatus } from './errors.js';
 import type { McpLimits } from './limits.js';
 import type { HttpServer, McpServer, StdioServer } from './tool.js';
@@ -164,7 +164,7 @@ async function connect(
 
 function httpTransport(server: HttpServer, fetch: GuardedFetch): Transport {
   return new StreamableHTTPClientTransport(server.url, {
-    fetch: withCredentials(server, fetch),
+    fetch: endedAnswers(withCredentials(server, fetch)),
     reconnectionOptions: {
       initialReconnectionDelay: 1000,
       maxReconnectionDelay: 30_000,
@@ -179,7 +179,7 @@ function sseTransport(server: HttpServer, fetch: GuardedFetch): Transport {
 }
 
 /** The server's headers go to its own origin only, whatever the transport may be talked into fetching. */
-function withCredentials({ url, headers, authorization }: HttpServer, fetch: GuardedFetch): FetchLike {
+function withCredentials({ url, headers, authorization }: HttpServer, fetch: GuardedFetch): GuardedFetch {
   return (input, init) => {
     const sent = new Headers(init?.headers);
     if (new URL(input).origin === url.origin) {

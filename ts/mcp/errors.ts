@@ -26,7 +26,7 @@ export interface ErrorText {
 }
 
 /** JSON-RPC codes of failures on this side: the customary ones of MCP's SDKs. */
-const CONNECTION_FAILED = -32000;
+export const CONNECTION_FAILED = -32000;
 const TIMED_OUT = -32001;
 
 /** Characters of a message that a server wrote. */

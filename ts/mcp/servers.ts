@@ -1,6 +1,7 @@
 /** Which servers a request means: its own addresses, or the operator's servers by label. */
 
-import { ApiError, invalidValue, unsupportedParameter } from '../protocol/errors.js';
+import type { ApiError } from '../protocol/errors.js';
+import { invalidValue, unsupportedParameter } from '../protocol/errors.js';
 import { shortened } from '../protocol/fields.js';
 import type { McpTool } from '../protocol/mcp.js';
 import type { McpServer, RequestedServer } from './tool.js';
