@@ -368,7 +368,7 @@ describe('MCP client pool', () => {
         const server = new SdkServer({ name: 'test', version: '1' }, { capabilities: { tools: {} } });
         const outputSchema = { type: 'object', properties: { a: { type: 'string', pattern: '^(a+)+$' } } };
         server.server.setRequestHandler('tools/list', () => ({
-          tools: [{ name: 'odd', inputSchema: { type: 'object' as const }, outputSchema: outputSchema as never }],
+          tools: [{ name: 'odd', inputSchema: { type: 'object' as const }, outputSchema: outputSchema }],
         }));
         server.server.setRequestHandler('tools/call', () => ({
           content: [],

@@ -64,7 +64,9 @@ const anyArguments = fromJsonSchema<Record<string, unknown>>({ type: 'object' })
 
 type ToolResult = { content: { type: 'text'; text: string }[]; isError?: boolean };
 
-function server(tools: Record<string, (args: Record<string, unknown>) => Promise<ToolResult | string> | ToolResult | string>) {
+function server(
+  tools: Record<string, (args: Record<string, unknown>) => Promise<ToolResult | string> | ToolResult | string>,
+) {
   return (): SdkServer => {
     const made = new SdkServer({ name: 'test', version: '1' });
     for (const [name, run] of Object.entries(tools)) {

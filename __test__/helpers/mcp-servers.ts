@@ -7,11 +7,8 @@ import type { AddressInfo } from 'node:net';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 
-import {
-  InMemoryTransport,
-  McpServer as SdkServer,
-  WebStandardStreamableHTTPServerTransport,
-} from '@modelcontextprotocol/server';
+import type { McpServer as SdkServer } from '@modelcontextprotocol/server';
+import { InMemoryTransport, WebStandardStreamableHTTPServerTransport } from '@modelcontextprotocol/server';
 
 import type { McpServer, RequestedServer } from '../../ts/mcp/tool.js';
 
@@ -19,11 +16,13 @@ export interface Listening {
   readonly url: URL;
   /** Requests so far: method, JSON-RPC method and headers. */
   readonly requests: { method: string; rpc: string | undefined; headers: IncomingMessage['headers'] }[];
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** Any HTTP server on loopback. */
-export async function listen(handler: RequestListener): Promise<{ url: URL; server: Server; close(): Promise<void> }> {
+export async function listen(
+  handler: RequestListener,
+): Promise<{ url: URL; server: Server; close: () => Promise<void> }> {
   const server = createServer(handler);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`);
@@ -87,7 +86,7 @@ export async function httpMcp(make: () => SdkServer): Promise<HttpMcp> {
     for (const { resolve } of due) resolve();
     if (answer.body === null) response.end();
     else {
-      Readable.fromWeb(answer.body as import('node:stream/web').ReadableStream)
+      Readable.fromWeb(answer.body)
         .on('error', () => response.destroy())
         .pipe(response);
     }
@@ -118,7 +117,7 @@ export function inMemory(label: string, make: () => SdkServer): McpServer {
       open: async () => {
         const [client, server] = InMemoryTransport.createLinkedPair();
         await make().connect(server);
-        return client as never;
+        return client;
       },
     },
   };
@@ -138,7 +137,9 @@ export const EVERYTHING = createRequire(import.meta.url).resolve(
 );
 
 /** The test server of MCP's authors, as a process that speaks HTTP. */
-export async function spawnEverything(mode: 'streamableHttp' | 'sse'): Promise<{ url: URL; close(): Promise<void> }> {
+export async function spawnEverything(
+  mode: 'streamableHttp' | 'sse',
+): Promise<{ url: URL; close: () => Promise<void> }> {
   const { url: free, close: release } = await listen(() => undefined);
   await release();
   const child: ChildProcess = spawn(process.execPath, [EVERYTHING, mode], {
