@@ -1,4 +1,9 @@
-import { fromJsonSchema, McpServer as SdkServer, type ToolCallback } from '@modelcontextprotocol/server';
+import {
+  createMcpHandler,
+  fromJsonSchema,
+  McpServer as SdkServer,
+  type ToolCallback,
+} from '@modelcontextprotocol/server';
 import { expect } from 'chai';
 
 import { EngineError } from '../ts/engine/types.js';
@@ -6,7 +11,7 @@ import { McpPool, type McpPoolOptions } from '../ts/mcp/client-pool.js';
 import { McpError } from '../ts/mcp/errors.js';
 import type { McpServer } from '../ts/mcp/tool.js';
 import { Gate } from './helpers/scripted-registry.js';
-import { httpMcp, type HttpMcp, inMemory, listen, overHttp } from './helpers/mcp-servers.js';
+import { answerWith, httpMcp, type HttpMcp, inMemory, listen, overHttp } from './helpers/mcp-servers.js';
 import { rejection } from './helpers/rejection.js';
 
 const anyArguments = fromJsonSchema<Record<string, unknown>>({ type: 'object' });
@@ -66,6 +71,33 @@ describe('MCP client pool', () => {
       'the server is shutting down',
     );
   });
+
+  for (const legacy of ['reject', 'stateless'] as const) {
+    it(`speaks the revision without sessions (${legacy === 'reject' ? 'only' : 'or the older ones'})`, async () => {
+      const stopped = new Gate();
+      const make = serverOf({
+        echo: (args) => ({ content: [{ type: 'text', text: JSON.stringify(args) }] }),
+        wait: async (_args, ctx) => {
+          await new Promise<void>((resolve) => ctx.mcpReq.signal.addEventListener('abort', () => resolve()));
+          stopped.open();
+          return { content: [] };
+        },
+      });
+      const handler = createMcpHandler(make, { legacy });
+      const { url, close } = await listen((request, response) => void answerWith(handler.fetch, request, response));
+      closers.push(close);
+      const pool = newPool();
+      const server = overHttp('a', url);
+      expect(await pool.listTools(server)).to.have.length(2);
+      expect(await pool.callTool(server, 'echo', { x: 1 })).to.deep.equal({ ok: true, output: '{"x":1}' });
+      const controller = new AbortController();
+      const call = pool.callTool(server, 'wait', {}, { signal: controller.signal });
+      await pool.callTool(server, 'echo', {});
+      controller.abort();
+      expect(await rejection(call, EngineError)).to.have.property('code', 'cancelled');
+      await stopped.opened;
+    });
+  }
 
   it('lists again only when the list has aged', async () => {
     const http = await serve(echo);

@@ -207,6 +207,8 @@ describe('MCP tool loop', () => {
           most = Math.max(most, ++running);
           if (name === 'a') await first.opened;
           else if (name === 'c') first.open();
+          // Time for a third call to begin, were it let in.
+          else await new Promise((resolve) => setImmediate(resolve));
           running--;
           order.push(String(name));
           return String(name);

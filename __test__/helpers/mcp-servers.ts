@@ -34,6 +34,35 @@ export async function listen(
   return { url, server, close };
 }
 
+/** Answers with a handler of web requests; its request is aborted when the client leaves. */
+export async function answerWith(
+  handle: (request: Request) => Promise<Response>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  const gone = new AbortController();
+  response.on('close', () => gone.abort());
+  const answer = await handle(
+    new Request(`http://${request.headers.host ?? ''}${request.url ?? ''}`, {
+      method: request.method ?? 'GET',
+      headers: request.headers as Record<string, string>,
+      signal: gone.signal,
+      ...(chunks.length === 0 ? {} : { body: Buffer.concat(chunks) }),
+    }),
+  );
+  response.writeHead(answer.status, Object.fromEntries(answer.headers));
+  response.flushHeaders();
+  if (answer.body === null) {
+    response.end();
+    return;
+  }
+  Readable.fromWeb(answer.body as import('node:stream/web').ReadableStream)
+    .on('error', () => response.destroy())
+    .pipe(response);
+}
+
 export interface HttpMcp extends Listening {
   /** Sessions that are open. */
   readonly sessions: ReadonlyMap<string, unknown>;
