@@ -58,7 +58,7 @@ export async function answerWith(
     response.end();
     return;
   }
-  Readable.fromWeb(answer.body as import('node:stream/web').ReadableStream)
+  Readable.fromWeb(answer.body)
     .on('error', () => response.destroy())
     .pipe(response);
 }
