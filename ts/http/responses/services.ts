@@ -1,0 +1,25 @@
+/** What the routes of the Responses API share. */
+
+import type { ServedModel } from '../../app/types.js';
+import type { CreateResponse } from '../../protocol/responses.js';
+import { BackgroundRuns, failInterrupted } from '../../responses/background.js';
+import type { ResponseLoop } from '../../responses/run.js';
+import type { ResponseStore } from '../../responses/store.js';
+
+/** Makes what runs a response's tools; undefined where it has none to run. Throws ApiError for tools it cannot run. */
+export type ResponseLoopFactory = (request: CreateResponse, model: ServedModel) => ResponseLoop | undefined;
+
+export interface ResponseServices {
+  /** Undefined: nothing is stored. */
+  readonly kept: { readonly store: ResponseStore; readonly background: BackgroundRuns } | undefined;
+  readonly loop: ResponseLoopFactory | undefined;
+}
+
+export function createResponses(
+  store: ResponseStore | undefined,
+  loop: ResponseLoopFactory | undefined,
+): ResponseServices {
+  if (store === undefined) return { kept: undefined, loop };
+  failInterrupted(store);
+  return { kept: { store, background: new BackgroundRuns(store) }, loop };
+}
