@@ -63,9 +63,18 @@ export function checkLegal(events: readonly ResponseEvent[]): ResponseObject {
   return response;
 }
 
+interface Growing {
+  id: string;
+  type: string;
+  status?: string;
+  name: string;
+  arguments: string;
+  content: { type: string; text: string; logprobs: unknown[] }[];
+}
+
 /** What an accumulator makes of the stream, by its own rules; every inner event must fit the item it names. */
 function foldOutput(events: readonly ResponseEvent[]): unknown[] {
-  const items: any[] = [];
+  const items: Growing[] = [];
   const done = new Set<number>();
   for (const event of events) {
     if (!('output_index' in event)) continue;
@@ -73,10 +82,10 @@ function foldOutput(events: readonly ResponseEvent[]): unknown[] {
     expect(done.has(index), `${event.type} after done`).to.be.false;
     if (event.type === 'response.output_item.added') {
       expect(index).to.equal(items.length);
-      items.push(structuredClone(event.item));
+      items.push(structuredClone(event.item) as unknown as Growing);
       continue;
     }
-    const item = items[index];
+    const item = items[index]!;
     if (!('item_id' in event)) {
       expect(event.item.id).to.equal(item.id);
       const { status, ...rest } = item;
@@ -85,7 +94,7 @@ function foldOutput(events: readonly ResponseEvent[]): unknown[] {
         status,
         ...outcomeOf(event.item),
       });
-      items[index] = event.item;
+      items[index] = event.item as unknown as Growing;
       done.add(index);
       continue;
     }
@@ -93,20 +102,20 @@ function foldOutput(events: readonly ResponseEvent[]): unknown[] {
     switch (event.type) {
       case 'response.content_part.added':
         expect(event.content_index).to.equal(item.content.length);
-        item.content.push(structuredClone(event.part));
+        item.content.push(structuredClone(event.part) as unknown as Growing['content'][number]);
         break;
       case 'response.output_text.delta':
-        expect(item.content[event.content_index].type).to.equal('output_text');
-        item.content[event.content_index].text += event.delta;
-        item.content[event.content_index].logprobs.push(...event.logprobs);
+        expect(item.content[event.content_index]!.type).to.equal('output_text');
+        item.content[event.content_index]!.text += event.delta;
+        item.content[event.content_index]!.logprobs.push(...event.logprobs);
         break;
       case 'response.reasoning_text.delta':
-        expect(item.content[event.content_index].type).to.equal('reasoning_text');
-        item.content[event.content_index].text += event.delta;
+        expect(item.content[event.content_index]!.type).to.equal('reasoning_text');
+        item.content[event.content_index]!.text += event.delta;
         break;
       case 'response.output_text.done':
       case 'response.reasoning_text.done':
-        expect(event.text).to.equal(item.content[event.content_index].text);
+        expect(event.text).to.equal(item.content[event.content_index]!.text);
         break;
       case 'response.content_part.done':
         expect(event.part).to.deep.equal(item.content[event.content_index]);

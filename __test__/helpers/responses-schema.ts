@@ -76,8 +76,9 @@ function checkWith(validate: ValidateFunction, what: string): Check {
 function rewrite(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(rewrite);
   if (typeof value !== 'object' || value === null) return value;
-  const { nullable, discriminator: _discriminator, ...rest } = value as Schema;
+  const { nullable, ...rest } = value as Schema;
   const schema = Object.fromEntries(Object.entries(rest).map(([key, item]) => [key, rewrite(item)]));
+  delete schema['discriminator'];
   if (typeof schema['$ref'] === 'string') return { $ref: schema['$ref'].replace('#/', 'openapi#/') };
   return nullable === true ? { anyOf: [schema, { type: 'null' }] } : schema;
 }

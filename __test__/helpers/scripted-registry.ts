@@ -89,7 +89,7 @@ export class ScriptedModel {
           return this.play(options.chat?.(request) ?? [], signal);
         },
       },
-      applyChatTemplate: async ({ messages }) => messages.map(({ content }) => String(content)).join(' '),
+      applyChatTemplate: async ({ messages }) => messages.map(({ content }) => JSON.stringify(content)).join(' '),
     };
   }
 

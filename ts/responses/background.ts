@@ -1,7 +1,7 @@
 /** Responses that nobody waits for: they run on, and their events are in the store for whoever comes. */
 
 import { isTerminalEvent, type ResponseEvent } from '../protocol/response-events.js';
-import type { OutputItem, StoredItem } from '../protocol/response-items.js';
+import type { StoredItem } from '../protocol/response-items.js';
 import type { ResponseObject } from '../protocol/response-object.js';
 import type { ResponseMachine } from './event-machine.js';
 import type { ResponseStore } from './store.js';
@@ -119,29 +119,5 @@ export class BackgroundRuns {
   /** A response that was deleted meanwhile stays so. */
   private keepEnd(machine: ResponseMachine, input: readonly StoredItem[]): void {
     if (this.store.get(machine.id) !== undefined) this.store.put({ response: machine.snapshot, input });
-  }
-}
-
-/** After a restart nobody works on what was running: such responses have failed, and say so. */
-export function failInterrupted(store: ResponseStore): void {
-  for (const id of store.unfinished()) {
-    const stored = store.get(id);
-    if (stored === undefined) continue;
-    let last = -1;
-    const output: OutputItem[] = [];
-    let response: ResponseObject | undefined;
-    for (let batch = store.events(id, last, READ_BATCH); batch.length > 0; batch = store.events(id, last, READ_BATCH)) {
-      for (const event of batch) {
-        last = event.sequence_number;
-        if (event.type === 'response.output_item.done') output.push(event.item);
-        if (isTerminalEvent(event)) ({ response } = event);
-      }
-    }
-    if (response === undefined) {
-      const error = { code: 'server_error', message: 'the server stopped while the response was running' } as const;
-      response = { ...stored.response, status: 'failed', error, output };
-      store.appendEvents(id, [{ type: 'response.failed', sequence_number: last + 1, response }]);
-    }
-    store.put({ response, input: stored.input });
   }
 }

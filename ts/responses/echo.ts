@@ -37,8 +37,7 @@ export function toEcho(request: CreateResponse, model: string, info: LoadedModel
 /** What authenticates to a tool's server is the caller's: it is neither stored nor shown. */
 function toEchoedTool(tool: ResponseTool): ResponseTool {
   if (tool.type === 'function') return tool;
-  const { authorization: _token, headers: _headers, ...shown } = tool;
-  return shown;
+  return { ...tool, authorization: undefined, headers: undefined };
 }
 
 /** Greedy, unless the checkpoint's generation_config.json asks for sampling. */

@@ -41,10 +41,10 @@ export function createMemoryStore(options: StoreOptions = {}): ResponseStore {
   };
 
   return {
-    put(given) {
-      const { id } = given.response;
+    put({ response, input }) {
+      const { id } = response;
       // A copy: what is stored cannot be changed from outside, as in a file.
-      const json = JSON.stringify(given);
+      const json = JSON.stringify({ response, input });
       const stored = JSON.parse(json) as StoredResponse;
       const events = entries.get(id)?.events ?? [];
       const size = events.reduce((sum, event) => sum + event.json.length, json.length);

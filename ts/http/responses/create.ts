@@ -65,8 +65,7 @@ export class PendingResponse {
       using lease = await acquireModel({ services, signal }, request.model);
       const { model } = lease;
       machine.describe(toEcho(request, model.id, model.info));
-      const loop = this.loopFor(model);
-      await using _ending = { [Symbol.asyncDispose]: async () => loop?.[Symbol.asyncDispose]() };
+      await using loop = this.loopFor(model);
       if (loop !== undefined) this.route = (name) => loop.route(name);
       const chatRequest = toChatRequest(request, context.items);
       refuseImages(chatRequest, model.id);

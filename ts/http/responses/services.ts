@@ -2,7 +2,8 @@
 
 import type { ServedModel } from '../../app/types.js';
 import type { CreateResponse } from '../../protocol/responses.js';
-import { BackgroundRuns, failInterrupted } from '../../responses/background.js';
+import { BackgroundRuns } from '../../responses/background.js';
+import { failInterrupted } from '../../responses/interrupted.js';
 import type { ResponseLoop } from '../../responses/run.js';
 import type { ResponseStore } from '../../responses/store.js';
 

@@ -204,7 +204,9 @@ function bodyOf(data: RawData, isBinary: boolean, maxDepth: number): Readonly<Re
   if (!isObject(frame) || frame['type'] !== 'response.create') {
     throw invalidValue('type', "must be 'response.create'");
   }
-  const { type: _type, stream: _stream, stream_options: _options, ...body } = frame;
+  const body: Record<string, unknown> = { ...frame };
+  // They mean nothing here: every answer is a stream.
+  for (const name of ['type', 'stream', 'stream_options']) Reflect.deleteProperty(body, name);
   return body;
 }
 
