@@ -8,6 +8,7 @@ import { expect } from 'chai';
 import OpenAI from 'openai';
 
 import type { ResponseEvent } from '../ts/protocol/response-events.js';
+import { createMemoryStore } from '../ts/responses/memory-store.js';
 import { openSqliteStore } from '../ts/responses/sqlite-store.js';
 import { checkLegal, checkSchema, typesOf } from './helpers/response-events.js';
 import { content, finished, started } from './helpers/scripted-events.js';
@@ -125,6 +126,34 @@ describe('background responses', () => {
     expect(
       (await app.post(PATH, { model: ID, input: 'hi', background: true, store: false })).json.error.param,
     ).to.equal('background');
+  });
+});
+
+describe('a store that breaks', () => {
+  it('fails the request that was to be kept, and the server goes on', async () => {
+    const store = createMemoryStore();
+    let broken = false;
+    const responses = {
+      ...store,
+      put: (stored: Parameters<typeof store.put>[0]) => {
+        if (broken) throw new Error('the disk is full');
+        store.put(stored);
+      },
+    };
+    const gate = new Gate();
+    await using app = await ScriptedApp.start(
+      [{ id: ID, chat: () => [started, content('a'), { wait: gate.opened }, finished()] }],
+      { responses },
+    );
+    const { json } = await app.post(PATH, { model: ID, input: 'hi', background: true });
+    broken = true;
+    gate.open();
+    expect((await app.post(PATH, { model: ID, input: 'hi' })).status).to.equal(500);
+    const streamed = (await app.stream(PATH, { model: ID, input: 'hi' })) as any[];
+    expect(streamed.at(-1).error.code).to.equal('internal_error');
+    expect((await app.post(PATH, { model: ID, input: 'hi', store: false })).status).to.equal(200);
+    await replay(app, json.id);
+    expect(app.log.some((line) => line.includes(`the end of ${json.id} is not stored`))).to.be.true;
   });
 });
 

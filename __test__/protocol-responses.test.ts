@@ -93,6 +93,7 @@ describe('parseCreateResponse', () => {
     ['empty input', { input: [] }, '400 invalid_value input'],
     ['a number', { input: 3 }, '400 invalid_type input'],
     ['an unknown item', { input: [{ type: 'nope' }] }, '400 invalid_value input[0].type'],
+    ['an item by a name of the language', { input: [{ type: 'constructor' }] }, '400 invalid_value input[0].type'],
     ['a custom tool call', { input: [{ type: 'custom_tool_call' }] }, '400 unsupported_value input[0].type'],
     [
       'a file',

@@ -1,7 +1,7 @@
 /** The two stores are one interface; the file outlives the process that writes it. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -168,6 +168,15 @@ describe('response stores', () => {
     expect(second.get('resp_1')).to.deep.equal(plain(one));
     expect(second.events('resp_1', -1, 100)).to.have.length(events.length);
     second.close();
+  });
+
+  it('makes files that only their owner reads', function () {
+    if (process.platform === 'win32') this.skip();
+    const file = path.join(folder, 'private.db');
+    const store = openSqliteStore(file);
+    store.put(ended('resp_1'));
+    for (const suffix of ['', '-wal', '-shm']) expect(statSync(file + suffix).mode & 0o777).to.equal(0o600);
+    store.close();
   });
 
   it('refuses a file that is no database', () => {

@@ -51,6 +51,7 @@ export function createApp(options: AppOptions): Express {
   const responses = createResponses(
     options.responses === false ? undefined : (options.responses ?? createMemoryStore()),
     options.responseLoop,
+    logger,
   );
   const services: Services = {
     registry,

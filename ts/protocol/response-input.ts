@@ -78,7 +78,7 @@ export function parseInput(value: unknown, path: string, warn: Warn): readonly I
 export function parseItem(value: unknown, path: string, warn: Warn): InputItem | undefined {
   const fields = fieldsOf(value, path);
   const type = fields.optional('type', string) ?? (fields.raw('role') === undefined ? 'item_reference' : 'message');
-  const parse = ITEMS[type];
+  const parse = Object.hasOwn(ITEMS, type) ? ITEMS[type] : undefined;
   if (parse !== undefined) return parse(fields);
   if (FOREIGN_ITEMS.has(type)) {
     warn(`input[].type=${shortened(type)}`);

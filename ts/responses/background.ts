@@ -23,7 +23,11 @@ interface Run {
 export class BackgroundRuns {
   private readonly runs = new Map<string, Run>();
 
-  constructor(private readonly store: ResponseStore) {}
+  /** @param onLost told of a response whose end could not be stored */
+  constructor(
+    private readonly store: ResponseStore,
+    private readonly onLost: (id: string, error: unknown) => void,
+  ) {}
 
   get isFull(): boolean {
     return this.runs.size >= MAX_BACKGROUND;
@@ -52,10 +56,12 @@ export class BackgroundRuns {
     this.store.appendEvents(id, queued);
     const controller = new AbortController();
     const waiting = new Set<() => void>();
-    const ended = this.drain(machine, input, events(controller.signal), waiting).finally(() => {
-      this.runs.delete(id);
-      for (const wake of waiting) wake();
-    });
+    const ended = this.drain(machine, input, events(controller.signal), controller.signal, waiting)
+      .catch((error: unknown) => this.onLost(id, error))
+      .finally(() => {
+        this.runs.delete(id);
+        for (const wake of waiting) wake();
+      });
     this.runs.set(id, { machine, controller, ended, waiting });
     return response;
   }
@@ -96,6 +102,7 @@ export class BackgroundRuns {
     machine: ResponseMachine,
     input: readonly StoredItem[],
     events: AsyncIterable<ResponseEvent>,
+    signal: AbortSignal,
     waiting: ReadonlySet<() => void>,
   ): Promise<void> {
     const wake = (): void => {
@@ -108,11 +115,13 @@ export class BackgroundRuns {
         if (isTerminalEvent(event)) this.keepEnd(machine, input);
         wake();
       }
-    } catch {
-      // Only its signal ends it like this.
-      if (machine.isTerminal) return;
-      this.store.appendEvents(machine.id, machine.cancel());
+    } catch (error) {
+      // Only its signal ends it like this; anything else is the store's failure, which may pass.
+      if (machine.isTerminal) throw error;
+      const broken = { code: 'server_error', message: 'the response could not be stored' } as const;
+      this.store.appendEvents(machine.id, signal.aborted ? machine.cancel() : machine.fail(broken));
       this.keepEnd(machine, input);
+      if (!signal.aborted) throw error;
     }
   }
 

@@ -1,5 +1,7 @@
 /** The store in one SQLite file. */
 
+import { closeSync, openSync } from 'node:fs';
+
 import Database from 'libsql';
 
 import type { ResponseEvent } from '../protocol/response-events.js';
@@ -50,6 +52,8 @@ const PRUNE_BATCH = 64;
 export function openSqliteStore(path: string, options: StoreOptions = {}): ResponseStore {
   const limits = { ...FILE_LIMITS, ...options.limits };
   const now = options.now ?? unixSeconds;
+  // Conversations are their owner's: a new file is readable by no one else, and SQLite makes the log's files like it.
+  closeSync(openSync(path, 'a', 0o600));
   const db = new Database(path, { timeout: BUSY_TIMEOUT });
   try {
     prepare(db);

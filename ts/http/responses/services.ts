@@ -6,6 +6,7 @@ import { BackgroundRuns } from '../../responses/background.js';
 import { failInterrupted } from '../../responses/interrupted.js';
 import type { ResponseLoop } from '../../responses/run.js';
 import type { ResponseStore } from '../../responses/store.js';
+import type { Logger } from '../logger.js';
 
 /** Makes what runs a response's tools; undefined where it has none to run. Throws ApiError for tools it cannot run. */
 export type ResponseLoopFactory = (request: CreateResponse, model: ServedModel) => ResponseLoop | undefined;
@@ -19,8 +20,13 @@ export interface ResponseServices {
 export function createResponses(
   store: ResponseStore | undefined,
   loop: ResponseLoopFactory | undefined,
+  logger: Logger,
 ): ResponseServices {
   if (store === undefined) return { kept: undefined, loop };
   failInterrupted(store);
-  return { kept: { store, background: new BackgroundRuns(store) }, loop };
+  const background = new BackgroundRuns(store, (id, error) => {
+    const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    logger.error(`the end of ${id} is not stored: ${detail}`);
+  });
+  return { kept: { store, background }, loop };
 }

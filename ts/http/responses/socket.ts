@@ -91,7 +91,7 @@ class Connection {
     private readonly ws: WebSocket,
     private readonly services: Services,
   ) {
-    this.expiry = setTimeout(() => this.expire(), SOCKET_LIFETIME_MS);
+    this.expiry = setTimeout(() => this.expire(), SOCKET_LIFETIME_MS).unref();
     ws.on('message', (data, isBinary) => void this.receive(data, isBinary));
     ws.once('close', () => {
       clearTimeout(this.expiry);
