@@ -183,7 +183,13 @@ describe('app: createEngine', () => {
 describe('app: the package entry', () => {
   it('exports these names and no others', async () => {
     const entry = await import('../ts/index.js');
-    expect(Object.keys(entry).sort()).to.deep.equal(['EngineError', 'createEngine', 'createRouter', 'createServer']);
+    expect(Object.keys(entry).sort()).to.deep.equal([
+      'EngineError',
+      'createEngine',
+      'createRouter',
+      'createServer',
+      'openResponseStore',
+    ]);
   });
 
   it('serves an engine over HTTP', async () => {

@@ -14,6 +14,7 @@ import type { RequestListener, Server } from 'node:http';
 import type { ModelEngine } from './app/create-engine.js';
 import { createApp, type AppOptions } from './http/app.js';
 import { createHttpServer } from './http/server.js';
+import type { ResponseStore, StoreOptions } from './responses/store.js';
 
 export { createEngine } from './app/create-engine.js';
 export type {
@@ -53,6 +54,14 @@ export type {
   TokenInfo,
   Usage,
 } from './engine/types.js';
+
+export type { ResponseStore, StoreLimits, StoreOptions } from './responses/store.js';
+
+/** Keeps responses in a file that outlives the process. Loaded when asked for: it brings a native module. */
+export async function openResponseStore(path: string, options: StoreOptions = {}): Promise<ResponseStore> {
+  const { openSqliteStore } = await import('./responses/sqlite-store.js');
+  return openSqliteStore(path, options);
+}
 
 /** How the HTTP API answers: keys, origins, limits, logging. */
 export type RouterOptions = Omit<AppOptions, 'registry'>;

@@ -39,6 +39,10 @@ export interface ToolDefinition {
 export interface ChatRequest {
   readonly messages: readonly ChatMessage[];
   readonly tools?: readonly ToolDefinition[];
+  readonly toolChoice?: ToolChoice;
+  /** @default true */
+  readonly parallelToolCalls?: boolean;
+  readonly responseFormat?: ResponseFormat;
   readonly sampling?: SamplingOptions;
   /** Unset: the rest of the context. */
   readonly maxTokens?: number;

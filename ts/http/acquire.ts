@@ -9,7 +9,10 @@ import type { RequestContext } from './context.js';
  * Loads it if need be; stops waiting when the client goes away.
  * @param id undefined: the one that is served
  */
-export async function acquireModel(context: RequestContext, id: string | undefined): Promise<ModelLease> {
+export async function acquireModel(
+  context: Pick<RequestContext, 'services' | 'signal'>,
+  id: string | undefined,
+): Promise<ModelLease> {
   try {
     return await context.services.registry.acquire(id, { signal: context.signal });
   } catch (error) {

@@ -8,6 +8,7 @@ import type { Usage } from '../engine/types.js';
 import type { ParseOptions } from '../protocol/field-table.js';
 import type { HttpLimits } from './limits.js';
 import type { Logger } from './logger.js';
+import type { ResponseServices } from './responses/services.js';
 import type { Route } from './routes/route.js';
 
 /** What requests share. */
@@ -20,6 +21,7 @@ export interface Services {
   /** Logs each distinct message once. */
   readonly warnOnce: (message: string) => void;
   readonly routes: readonly Route[];
+  readonly responses: ResponseServices;
 }
 
 /** A caller's own id is kept if it is short and harmless in a log and a header. */

@@ -5,6 +5,7 @@ import { createServer, type RequestListener, type Server, STATUS_CODES } from 'n
 import type { AddressInfo, Socket } from 'node:net';
 
 import { ApiError } from '../protocol/errors.js';
+import { type AppSockets, socketsOf } from './responses/socket.js';
 
 /** Milliseconds an idle connection stays open; longer than clients keep theirs, so that they close first. */
 const KEEP_ALIVE_TIMEOUT = 75_000;
@@ -13,8 +14,16 @@ const KEEP_ALIVE_TIMEOUT = 75_000;
 export function createHttpServer(app: RequestListener): Server {
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_TIMEOUT }, app);
   server.on('clientError', answerBrokenRequest);
+  const sockets = socketsOf(app);
+  if (sockets !== undefined) {
+    server.on('upgrade', (req, socket, head) => sockets.upgrade(req, socket, head));
+    socketsOfServer.set(server, sockets);
+  }
   return server;
 }
+
+/** An upgraded connection is no longer the server's: closing it is ours. */
+const socketsOfServer = new WeakMap<Server, AppSockets>();
 
 export interface ListenOptions {
   readonly host: string;
@@ -41,7 +50,12 @@ export async function closeServer(server: Server, graceMs = 0): Promise<void> {
   const closed = new Promise<void>((resolve) => {
     server.close(() => resolve());
   });
-  const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+  const sockets = socketsOfServer.get(server);
+  sockets?.drain();
+  const timer = setTimeout(() => {
+    sockets?.end();
+    server.closeAllConnections();
+  }, graceMs);
   await closed;
   clearTimeout(timer);
 }

@@ -5,6 +5,30 @@ import { completions } from './completions.js';
 import { health } from './health.js';
 import { home } from './home.js';
 import { model, models } from './models.js';
+import {
+  cancelResponse,
+  compactResponse,
+  createResponse,
+  deleteResponse,
+  getResponse,
+  inputItems,
+  inputTokens,
+} from './responses.js';
 import type { Route } from './route.js';
 
-export const ROUTES: readonly Route[] = [home, health, models, model, chatCompletions, completions];
+export const ROUTES: readonly Route[] = [
+  home,
+  health,
+  models,
+  model,
+  chatCompletions,
+  completions,
+  createResponse,
+  // Before `:id`, which they would match.
+  inputTokens,
+  compactResponse,
+  getResponse,
+  deleteResponse,
+  cancelResponse,
+  inputItems,
+];
