@@ -79,7 +79,7 @@ function parse(file: FormatFile, example: FormatCase, deltas: readonly TextPiece
   let ids = 0;
   const prompt = example.prompt ?? file.prompt;
   const parser = new OutputParser({
-    format: compileFormat(format, new Set(file.special)),
+    format: compileFormat(format, new Map(file.special.map((token, id) => [token, { id, special: true }]))),
     tools: example.offered === false ? [] : file.tools,
     parallel: example.parallel ?? true,
     continues: example.continues ?? false,

@@ -20,6 +20,7 @@ export type {
   AnswerPart,
   CallOptions,
   ChatOptions,
+  ChatPart,
   ChatResult,
   ChatStream,
   CompletionOptions,
@@ -28,6 +29,7 @@ export type {
   CreateEngineOptions,
   GenerationOptions,
   ModelEngine,
+  ToolCallPart,
 } from './app/create-engine.js';
 export type { ListedModel, ModelLease, ModelRegistry, ServedModel } from './app/types.js';
 export type {
@@ -35,8 +37,11 @@ export type {
   ContentPart,
   FinishReason,
   ImagePart,
+  ResponseFormat,
   TextPart,
   ToolCall,
+  ToolCallEvent,
+  ToolChoice,
   ToolDefinition,
 } from './chat/types.js';
 export { EngineError } from './engine/types.js';

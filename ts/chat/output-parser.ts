@@ -133,8 +133,18 @@ export async function* parseGeneration(generation: Generation, parser: OutputPar
   }
 }
 
-/** Whether the prompt ends inside the reasoning. */
-export function opensReasoning(format: CompiledFormat, prompt: string, continues: boolean): boolean {
+/** Where an answer begins: the prompt has opened the reasoning, has ended it, or the model may open it. */
+export type ReasoningState = 'open' | 'closed' | 'possible';
+
+/** What a rendered prompt has done about the reasoning. */
+export function reasoningState(format: CompiledFormat, prompt: string, continues: boolean): ReasoningState {
+  const close = format.source.reasoning?.close;
+  if (close === undefined) return 'possible';
+  if (opensReasoning(format, prompt, continues)) return 'open';
+  return continues || prompt.trimEnd().endsWith(close) ? 'closed' : 'possible';
+}
+
+function opensReasoning(format: CompiledFormat, prompt: string, continues: boolean): boolean {
   const syntax = format.source.reasoning;
   if (format.reasoning === undefined || syntax === undefined) return false;
   const open = prompt.lastIndexOf(syntax.open.trimEnd());

@@ -5,6 +5,7 @@
 
 import type { TextPiece } from '../../engine/types.js';
 import type { ChatFormat, ReasoningSyntax, ToolSyntax } from '../formats/index.js';
+import type { FormatToken } from '../formats/vocabulary.js';
 
 /** Unicode's noncharacters: "for internal use", never for interchange. */
 const FIRST_MARK = 0xfdd0;
@@ -22,13 +23,15 @@ export interface CompiledFormat {
   readonly tools: ToolSyntax | undefined;
   /** Tokens of the format that are special here → their characters. */
   readonly marks: ReadonlyMap<string, string>;
+  /** Tokens of the format, special or not → their ids. */
+  readonly ids: ReadonlyMap<string, number>;
   /** As declared, for what is shown to others. */
   readonly source: ChatFormat;
 }
 
-/** @param special those of the format's tokens that are special tokens of the vocabulary */
-export function compileFormat(format: ChatFormat, special: ReadonlySet<string>): CompiledFormat {
-  const tokens = format.tokens.filter((token) => special.has(token));
+/** @param vocabulary the format's tokens that are tokens of their own there */
+export function compileFormat(format: ChatFormat, vocabulary: ReadonlyMap<string, FormatToken>): CompiledFormat {
+  const tokens = format.tokens.filter((token) => vocabulary.get(token)?.special === true);
   const marks = new Map(tokens.map((token, index) => [token, String.fromCharCode(FIRST_MARK + index)]));
   const marked = <T>(value: T): T => mapStrings(value, (text) => withMarks(text, marks));
   return {
@@ -37,6 +40,7 @@ export function compileFormat(format: ChatFormat, special: ReadonlySet<string>):
     reasoning: marked(format.reasoning),
     tools: marked(format.tools),
     marks,
+    ids: new Map([...vocabulary].map(([token, { id }]) => [token, id])),
     source: format,
   };
 }

@@ -28,7 +28,7 @@ export function propertyNames(schema: Schema): string[] {
 /** The types that a value may have; undefined where the schema does not say. */
 export function typesOf(schema: Schema, root: Schema, depth = 0): ReadonlySet<JsonType> | undefined {
   if (typeof schema !== 'object' || depth > MAX_DEPTH) return undefined;
-  const target = resolve(schema, root);
+  const target = resolveRef(schema, root);
   if (target !== undefined) return typesOf(target, root, depth + 1);
   const { type } = schema;
   if (typeof type === 'string') return new Set([type as JsonType]);
@@ -57,7 +57,7 @@ export function fits(value: unknown, schema: Schema, root: Schema = schema, dept
   if (schema === false) return false;
   if (typeof schema !== 'object' || depth > MAX_DEPTH) return true;
   const inside = (inner: unknown, other: unknown): boolean => fits(inner, other as Schema, root, depth + 1);
-  const target = resolve(schema, root);
+  const target = resolveRef(schema, root);
   if (target !== undefined && !inside(value, target)) return false;
   const { type, enum: choices, const: only, anyOf, oneOf, allOf } = schema;
   if (typeof type === 'string' && !isA(type, value)) return false;
@@ -100,7 +100,8 @@ function typeOf(value: unknown): JsonType {
   return typeof value as JsonType;
 }
 
-function resolve(schema: Readonly<Record<string, unknown>>, root: Schema): Schema {
+/** What a local `$ref` points to. */
+export function resolveRef(schema: Readonly<Record<string, unknown>>, root: Schema): Schema {
   const path = schema['$ref'];
   if (typeof path !== 'string' || !path.startsWith('#')) return undefined;
   let target: unknown = root;
