@@ -62,6 +62,7 @@ describe('app: createEngine', () => {
     expect(answer).to.deep.equal({
       text: 'Hello there!',
       reasoning: '',
+      toolCalls: [],
       finishReason: 'stop',
       usage: { promptTokens: 5, cachedTokens: 0, completionTokens: 2 },
     });

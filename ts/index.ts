@@ -21,6 +21,7 @@ export type {
   AnswerPart,
   CallOptions,
   ChatOptions,
+  ChatPart,
   ChatResult,
   ChatStream,
   CompletionOptions,
@@ -29,6 +30,7 @@ export type {
   CreateEngineOptions,
   GenerationOptions,
   ModelEngine,
+  ToolCallPart,
 } from './app/create-engine.js';
 export type { ListedModel, ModelLease, ModelRegistry, ServedModel } from './app/types.js';
 export type {
@@ -36,8 +38,11 @@ export type {
   ContentPart,
   FinishReason,
   ImagePart,
+  ResponseFormat,
   TextPart,
   ToolCall,
+  ToolCallEvent,
+  ToolChoice,
   ToolDefinition,
 } from './chat/types.js';
 export { EngineError } from './engine/types.js';

@@ -120,6 +120,12 @@ export interface GenerateRequest {
   readonly promptLogprobs?: number;
   /** Prefix blocks are shared only between equal salts. */
   readonly cacheSalt?: string;
+  /** What the answer must match: from its beginning, or once a trigger came from there on. */
+  readonly constraint?: {
+    readonly grammar: Grammar;
+    /** Any of these switches the grammar on, right behind it. */
+    readonly trigger?: { readonly tokenIds?: number[]; readonly texts?: string[] };
+  };
 }
 
 export interface TokenInfo {

@@ -1,0 +1,135 @@
+/** Formats by data file: what a model wrote, and what must come of it however the text is cut. */
+
+import { readdirSync, readFileSync } from 'node:fs';
+
+import { expect } from 'chai';
+
+import { FORMATS, pickFormat, plain } from '../ts/chat/formats/index.js';
+import { compileFormat, OutputParser, type OutputEvent } from '../ts/chat/output-parser.js';
+import type { ChatEvent, ToolDefinition } from '../ts/chat/types.js';
+import type { FinishReason, TextPiece } from '../ts/engine/types.js';
+import { foldEvents, type FoldedAnswer } from './helpers/fold-events.js';
+import { TIMINGS, USAGE } from './helpers/scripted-events.js';
+
+type WrittenPiece = string | { readonly special: string };
+
+interface FormatCase {
+  readonly name: string;
+  readonly prompt?: string;
+  /** Default: they are. */
+  readonly offered?: boolean;
+  readonly parallel?: boolean;
+  readonly continues?: boolean;
+  readonly reason?: FinishReason;
+  readonly pieces: readonly WrittenPiece[];
+  readonly expect: FoldedAnswer;
+}
+
+interface FormatFile {
+  readonly format: string;
+  /** Golden templates that must lead to the format. */
+  readonly template?: readonly string[];
+  /** Special tokens of the vocabulary. */
+  readonly special: readonly string[];
+  readonly tools: readonly ToolDefinition[];
+  readonly prompt?: string;
+  readonly cases: readonly FormatCase[];
+}
+
+const FILES = new URL('./formats/', import.meta.url);
+const TEMPLATES = new URL('../fixtures/golden/chat_templates/', import.meta.url);
+
+const files = readdirSync(FILES).map((name) => ({ name: name.replace('.json', ''), ...read<FormatFile>(FILES, name) }));
+
+function read<T>(folder: URL, name: string): T {
+  return JSON.parse(readFileSync(new URL(name, folder), 'utf8')) as T;
+}
+
+/** Deltas of an engine for what was written; texts are cut at the given places of the whole. */
+function piecesOf(file: FormatFile, written: readonly WrittenPiece[], isCut: (at: number) => boolean): TextPiece[][] {
+  const deltas: TextPiece[][] = [[]];
+  let at = 0;
+  const cut = (): void => {
+    if (isCut(at)) deltas.push([]);
+    at++;
+  };
+  for (const piece of written) {
+    if (typeof piece !== 'string') {
+      cut();
+      deltas.at(-1)!.push({ text: piece.special, special: 1000 + file.special.indexOf(piece.special) });
+      continue;
+    }
+    let text = '';
+    for (const unit of piece.split('')) {
+      if (isCut(at) && text !== '') {
+        deltas.at(-1)!.push({ text });
+        text = '';
+      }
+      cut();
+      text += unit;
+    }
+    if (text !== '') deltas.at(-1)!.push({ text });
+  }
+  return deltas;
+}
+
+function parse(file: FormatFile, example: FormatCase, deltas: readonly TextPiece[][]): ChatEvent[] {
+  const format = [...FORMATS, plain].find((one) => one.name === file.format);
+  if (format === undefined) throw new Error(`no such format: ${file.format}`);
+  let ids = 0;
+  const prompt = example.prompt ?? file.prompt;
+  const parser = new OutputParser({
+    format: compileFormat(format, new Map(file.special.map((token, id) => [token, { id, special: true }]))),
+    tools: example.offered === false ? [] : file.tools,
+    parallel: example.parallel ?? true,
+    continues: example.continues ?? false,
+    newId: () => `call_${ids++}`,
+    ...(prompt === undefined ? {} : { prompt }),
+  });
+  const events: OutputEvent[] = deltas.flatMap((pieces) => parser.push(pieces));
+  events.push(...parser.finish());
+  const reason = parser.finishReason(example.reason ?? 'stop');
+  return [...events, { type: 'finished', reason, usage: USAGE, timings: TIMINGS }];
+}
+
+/** Numbers that look random and are the same each time (mulberry32). */
+function randoms(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+describe('chat formats', () => {
+  for (const file of files) {
+    describe(file.name, () => {
+      for (const name of file.template ?? []) {
+        it(`is what the template ${name} speaks`, () => {
+          const { template } = read<{ template: string }>(TEMPLATES, `${name}.json`);
+          expect(pickFormat(template, 'unknown').name).to.equal(file.format);
+        });
+      }
+      for (const example of file.cases) {
+        it(example.name, () => {
+          const whole = parse(file, example, piecesOf(file, example.pieces, () => false));
+          expect(foldEvents(whole), 'in one delta').to.deep.equal(example.expect);
+          const each = parse(file, example, piecesOf(file, example.pieces, () => true));
+          expect(foldEvents(each), 'character by character').to.deep.equal(example.expect);
+          const length = example.pieces.reduce((sum, piece) => sum + (typeof piece === 'string' ? piece.length : 1), 0);
+          for (let place = 1; place < length; place++) {
+            const two = parse(file, example, piecesOf(file, example.pieces, (at) => at === place));
+            expect(foldEvents(two), `cut at ${place}`).to.deep.equal(example.expect);
+          }
+          const random = randoms(length);
+          for (let round = 0; round < 30; round++) {
+            const deltas = piecesOf(file, example.pieces, () => random() < 0.3);
+            expect(foldEvents(parse(file, example, deltas)), `random cuts, round ${round}`).to.deep.equal(example.expect);
+          }
+        });
+      }
+    });
+  }
+});
