@@ -39,10 +39,13 @@ interface FormatFile {
 const FILES = new URL('./formats/', import.meta.url);
 const TEMPLATES = new URL('../fixtures/golden/chat_templates/', import.meta.url);
 
-const files = readdirSync(FILES).map((name) => ({ name: name.replace('.json', ''), ...read<FormatFile>(FILES, name) }));
+const files = readdirSync(FILES).map((name) => ({
+  name: name.replace('.json', ''),
+  ...(read(FILES, name) as FormatFile),
+}));
 
-function read<T>(folder: URL, name: string): T {
-  return JSON.parse(readFileSync(new URL(name, folder), 'utf8')) as T;
+function read(folder: URL, name: string): unknown {
+  return JSON.parse(readFileSync(new URL(name, folder), 'utf8'));
 }
 
 /** Deltas of an engine for what was written; texts are cut at the given places of the whole. */
@@ -108,25 +111,39 @@ describe('chat formats', () => {
     describe(file.name, () => {
       for (const name of file.template ?? []) {
         it(`is what the template ${name} speaks`, () => {
-          const { template } = read<{ template: string }>(TEMPLATES, `${name}.json`);
+          const { template } = read(TEMPLATES, `${name}.json`) as { readonly template: string };
           expect(pickFormat(template, 'unknown').name).to.equal(file.format);
         });
       }
       for (const example of file.cases) {
         it(example.name, () => {
-          const whole = parse(file, example, piecesOf(file, example.pieces, () => false));
+          const whole = parse(
+            file,
+            example,
+            piecesOf(file, example.pieces, () => false),
+          );
           expect(foldEvents(whole), 'in one delta').to.deep.equal(example.expect);
-          const each = parse(file, example, piecesOf(file, example.pieces, () => true));
+          const each = parse(
+            file,
+            example,
+            piecesOf(file, example.pieces, () => true),
+          );
           expect(foldEvents(each), 'character by character').to.deep.equal(example.expect);
           const length = example.pieces.reduce((sum, piece) => sum + (typeof piece === 'string' ? piece.length : 1), 0);
           for (let place = 1; place < length; place++) {
-            const two = parse(file, example, piecesOf(file, example.pieces, (at) => at === place));
+            const two = parse(
+              file,
+              example,
+              piecesOf(file, example.pieces, (at) => at === place),
+            );
             expect(foldEvents(two), `cut at ${place}`).to.deep.equal(example.expect);
           }
           const random = randoms(length);
           for (let round = 0; round < 30; round++) {
             const deltas = piecesOf(file, example.pieces, () => random() < 0.3);
-            expect(foldEvents(parse(file, example, deltas)), `random cuts, round ${round}`).to.deep.equal(example.expect);
+            expect(foldEvents(parse(file, example, deltas)), `random cuts, round ${round}`).to.deep.equal(
+              example.expect,
+            );
           }
         });
       }

@@ -1,6 +1,12 @@
 /** `ChatModel`: messages in, reasoning / content / tool-call deltas out. HTTP, Responses and MCP know only this. */
 
-import type { FinishReason as EngineFinishReason, SamplingOptions, Timings, TokenInfo, Usage } from '../engine/types.js';
+import type {
+  FinishReason as EngineFinishReason,
+  SamplingOptions,
+  Timings,
+  TokenInfo,
+  Usage,
+} from '../engine/types.js';
 
 export type TextPart = { readonly type: 'text'; readonly text: string };
 export type ImagePart = { readonly type: 'image'; readonly url: string };
