@@ -164,7 +164,7 @@ describe('chat: local model', () => {
 
   it('gives arguments as text where a template adds them to text, and no content where it asks for none', async () => {
     const template =
-      "{% for m in messages %}{% if m['content'] is none %}{% for tool in m['tool_calls'] %}" +
+      "{% for message in messages %}{% if message['role'] and message['content'] is none %}{% for tool in message['tool_calls'] %}" +
       "{{ tool['function']['name'] + ' ' + tool['function']['arguments'] + ';' }}{% endfor %}{% endif %}{% endfor %}";
     const toolCalls = [{ id: 'c1', name: 'f', arguments: '{"x": 1}' }];
     const text = await model({ chatTemplate: template }).applyChatTemplate({
