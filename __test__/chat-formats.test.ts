@@ -7,8 +7,11 @@ import { expect } from 'chai';
 import { FORMATS, pickFormat, plain } from '../ts/chat/formats/index.js';
 import { compileFormat, OutputParser, type OutputEvent } from '../ts/chat/output-parser.js';
 import type { ChatEvent, ToolDefinition } from '../ts/chat/types.js';
+import { toTemplateInput } from '../ts/chat/template-input.js';
+import { createTemplateRenderer, type TemplateRenderer } from '../ts/chat/template.js';
 import type { FinishReason, TextPiece } from '../ts/engine/types.js';
 import { foldEvents, type FoldedAnswer } from './helpers/fold-events.js';
+import { scriptedModel } from './helpers/scripted-engine.js';
 import { TIMINGS, USAGE } from './helpers/scripted-events.js';
 
 type WrittenPiece = string | { readonly special: string };
@@ -39,10 +42,13 @@ interface FormatFile {
 const FILES = new URL('./formats/', import.meta.url);
 const TEMPLATES = new URL('../fixtures/golden/chat_templates/', import.meta.url);
 
-const files = readdirSync(FILES).map((name) => ({ name: name.replace('.json', ''), ...read<FormatFile>(FILES, name) }));
+const files = readdirSync(FILES).map((name) => ({
+  name: name.replace('.json', ''),
+  ...(read(FILES, name) as FormatFile),
+}));
 
-function read<T>(folder: URL, name: string): T {
-  return JSON.parse(readFileSync(new URL(name, folder), 'utf8')) as T;
+function read(folder: URL, name: string): unknown {
+  return JSON.parse(readFileSync(new URL(name, folder), 'utf8'));
 }
 
 /** Deltas of an engine for what was written; texts are cut at the given places of the whole. */
@@ -108,28 +114,125 @@ describe('chat formats', () => {
     describe(file.name, () => {
       for (const name of file.template ?? []) {
         it(`is what the template ${name} speaks`, () => {
-          const { template } = read<{ template: string }>(TEMPLATES, `${name}.json`);
+          const { template } = read(TEMPLATES, `${name}.json`) as { readonly template: string };
           expect(pickFormat(template, 'unknown').name).to.equal(file.format);
         });
       }
       for (const example of file.cases) {
         it(example.name, () => {
-          const whole = parse(file, example, piecesOf(file, example.pieces, () => false));
+          const whole = parse(
+            file,
+            example,
+            piecesOf(file, example.pieces, () => false),
+          );
           expect(foldEvents(whole), 'in one delta').to.deep.equal(example.expect);
-          const each = parse(file, example, piecesOf(file, example.pieces, () => true));
+          const each = parse(
+            file,
+            example,
+            piecesOf(file, example.pieces, () => true),
+          );
           expect(foldEvents(each), 'character by character').to.deep.equal(example.expect);
           const length = example.pieces.reduce((sum, piece) => sum + (typeof piece === 'string' ? piece.length : 1), 0);
           for (let place = 1; place < length; place++) {
-            const two = parse(file, example, piecesOf(file, example.pieces, (at) => at === place));
+            const two = parse(
+              file,
+              example,
+              piecesOf(file, example.pieces, (at) => at === place),
+            );
             expect(foldEvents(two), `cut at ${place}`).to.deep.equal(example.expect);
           }
           const random = randoms(length);
           for (let round = 0; round < 30; round++) {
             const deltas = piecesOf(file, example.pieces, () => random() < 0.3);
-            expect(foldEvents(parse(file, example, deltas)), `random cuts, round ${round}`).to.deep.equal(example.expect);
+            expect(foldEvents(parse(file, example, deltas)), `random cuts, round ${round}`).to.deep.equal(
+              example.expect,
+            );
           }
         });
       }
+    });
+  }
+});
+
+/** Templates that show calls as the model writes them. */
+const WRITERS = [
+  'cogito',
+  'deepseek_r1_0528',
+  'deepseek_r1_distill',
+  'deepseek_r1_distill_llama',
+  'deepseek_v3_1',
+  'deepseek_v3_1224',
+  'deepseekv3',
+  'gemma4',
+  'glm4moe',
+  'gptoss',
+  'granite4',
+  'lfm2_2_5',
+  'lfm2_2_5_vl',
+  'llama3_1',
+  'llama3_2',
+  'llama3_2_vision',
+  'qwen2_5',
+  'qwen2_5_coder',
+  'qwen3',
+  'qwen3_0425',
+  'qwen3_5_nothink',
+  'qwen3_5_think',
+  'qwen3_6',
+  'qwen3_coder',
+  'qwen3_instruct_2507',
+  'qwen3_next',
+  'qwen3_vl',
+  'qwq',
+];
+
+describe('chat formats: a call in the history, as the template writes it, is read as that call', () => {
+  let renderer: TemplateRenderer;
+  before(() => (renderer = createTemplateRenderer()));
+  after(() => renderer.close());
+
+  const tools: ToolDefinition[] = [
+    {
+      name: 'get_weather',
+      description: 'The weather',
+      parameters: {
+        type: 'object',
+        properties: {
+          city: { type: 'string', description: 'The city' },
+          days: { type: 'integer', description: 'How many' },
+        },
+        required: ['city'],
+      },
+    },
+  ];
+  const given = { city: 'Saint-Étienne, "F" {42}', days: 3 };
+  const toolCalls = [{ id: 'call_0', name: 'get_weather', arguments: JSON.stringify(given) }];
+  const question = { role: 'user', content: 'Hi' } as const;
+  const history = [
+    question,
+    { role: 'assistant', content: null, toolCalls },
+    { role: 'tool', toolCallId: 'call_0', content: 'RESULT' },
+  ] as const;
+
+  for (const name of WRITERS) {
+    it(name, async () => {
+      const golden = read(TEMPLATES, `${name}.json`) as {
+        readonly template: string;
+        readonly special_tokens?: Readonly<Record<string, string>>;
+      };
+      const info = scriptedModel({ chatTemplate: golden.template, specialTokens: golden.special_tokens ?? {} });
+      const prompt = await renderer.render(toTemplateInput(info, { messages: [question], tools }));
+      const whole = await renderer.render(toTemplateInput(info, { messages: history, tools }));
+      let same = 0;
+      while (same < prompt.length && prompt[same] === whole[same]) same++;
+      // Two tags may begin alike.
+      const common = prompt.slice(0, same);
+      if (common.lastIndexOf('<') > common.lastIndexOf('>')) same = common.lastIndexOf('<');
+      const text = whole.slice(same, whole.indexOf('RESULT'));
+      const format = compileFormat(pickFormat(golden.template, 'unknown'), new Map());
+      const parser = new OutputParser({ format, tools, prompt: whole.slice(0, same) });
+      const answer = foldEvents([...parser.push([{ text }]), ...parser.finish()]);
+      expect(answer.calls, text).to.deep.equal([{ name: 'get_weather', arguments: given }]);
     });
   }
 });

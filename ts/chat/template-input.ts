@@ -66,8 +66,10 @@ function toTemplateRole(template: string, role: ChatMessage['role']): string {
 
 /** Some templates show calls only where the content is none. */
 function toContent(template: string, message: ChatMessage, index: number): string | null {
-  if (message.content === null && message.toolCalls !== undefined && /\bcontent('\]|"\])? is none/.test(template)) return null;
-  return toText(message.content, index);
+  const asksForNone = /and message(\['content'\]|\.content) is none/.test(template);
+  return message.content === null && message.toolCalls !== undefined && asksForNone
+    ? null
+    : toText(message.content, index);
 }
 
 /** A text model's template gets one string; `transformers serve` joins parts with a space. */

@@ -42,7 +42,9 @@ export const deepseek31: ChatFormat = {
   tools: {
     open: ['<｜tool▁calls▁begin｜>'],
     close: '<｜tool▁calls▁end｜>',
-    calls: [{ kind: 'named', before: '<｜tool▁call▁begin｜>', between: '<｜tool▁sep｜>', after: '<｜tool▁call▁end｜>' }],
+    calls: [
+      { kind: 'named', before: '<｜tool▁call▁begin｜>', between: '<｜tool▁sep｜>', after: '<｜tool▁call▁end｜>' },
+    ],
     several: { inSection: true, separator: '' },
   },
 };

@@ -51,6 +51,10 @@ export function pickFormat(template: string | undefined, family: string): ChatFo
     plain;
   if (found.reasoningByTemplate !== true || found.reasoning === undefined) return found;
   if (text.includes(found.reasoning.open) || text.includes(found.reasoning.close)) return found;
-  const { reasoning: _, ...silent } = found;
-  return silent;
+  return withoutReasoning(found);
+}
+
+function withoutReasoning(format: ChatFormat): ChatFormat {
+  const { reasoning, ...silent } = format;
+  return reasoning === undefined ? format : silent;
 }

@@ -86,11 +86,7 @@ function tagged(rules: Rules, syntax: CallSyntax & { kind: 'tagged' }, tool: Too
     return required.includes(name) ? rule : `${rule}?`;
   });
   if (names.length === 0 && !isClosed(schema)) {
-    const key = joined(
-      rules.text(syntax.keyOpen),
-      '/[A-Za-z0-9_.-]+/',
-      rules.text(`${syntax.keyClose}${beforeValue}`),
-    );
+    const key = joined(rules.text(syntax.keyOpen), '/[A-Za-z0-9_.-]+/', rules.text(`${syntax.keyClose}${beforeValue}`));
     parameters.push(`${rules.rule(joined(key, rules.until(end), rules.text('\n')))}*`);
   }
   const name = `${syntax.nameOpen}${tool.name}${syntax.nameClose}${syntax.nameClose.endsWith('\n') ? '' : '\n'}`;

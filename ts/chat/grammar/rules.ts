@@ -93,7 +93,5 @@ export function members(
 }
 
 function escapeRegex(text: string): string {
-  return text
-    .replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')
-    .replaceAll('\n', '\\n');
+  return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&').replaceAll('\n', '\\n');
 }

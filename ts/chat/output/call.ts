@@ -46,6 +46,8 @@ export function* readCall(context: CallContext, call: CallSyntax): Step<CallResu
 function begin(context: CallContext, name: string): number | undefined {
   if (name === '' || name.length > MAX_NAME) return undefined;
   if (context.mustBeOffered && !context.tools.some((tool) => tool.name === name)) return undefined;
+  // From here on it is a call: nothing of it will be read again.
+  context.reader.forget();
   return context.sink.beginCall(name);
 }
 

@@ -80,15 +80,9 @@ export class EventSink {
 
   /** Those that overlap the text; those before it belonged to syntax and are dropped. */
   private tokensOf(start: number, end: number): TokenInfo[] {
-    const taken: TokenInfo[] = [];
-    let i = 0;
-    for (; i < this.waiting.length; i++) {
-      const token = this.waiting[i]!;
-      if (token.start >= end) break;
-      if (token.end > start || token.start >= start) taken.push(token.info);
-    }
-    this.waiting.splice(0, i);
-    return taken;
+    const later = this.waiting.findIndex((token) => token.start >= end);
+    const here = this.waiting.splice(0, later < 0 ? this.waiting.length : later);
+    return here.filter((token) => token.end > start || token.start >= start).map(({ info }) => info);
   }
 }
 
