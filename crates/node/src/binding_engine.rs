@@ -84,7 +84,7 @@ impl NativeEngine {
     #[napi(ts_return_type = "Promise<undefined | BindingError>")]
     pub fn generate(&self, id: i64, model: u32, request: BindingGenerateRequest) -> AsyncTask<Work<()>> {
         let service = Arc::clone(&self.service);
-        off_loop(move || service.generate(id as u64, model, request.into()))
+        off_loop(move || service.generate(id as u64, model, request.try_into()?))
     }
 
     /// Stops a generation, whatever it is doing. Unknown ids are ignored.

@@ -59,6 +59,17 @@ pub enum Grammar {
     Lark(String),
 }
 
+impl Grammar {
+    /// A schema in JSON. Its properties keep their order: it is the order in which they are written.
+    ///
+    /// # Errors
+    /// It is not JSON, or nested too deep.
+    pub fn json_schema(text: &str) -> Result<Self, TextError> {
+        let schema = serde_json::from_str(text);
+        schema.map(Self::JsonSchema).map_err(|error| TextError::Grammar(format!("the schema is not JSON: {error}")))
+    }
+}
+
 /// Compiles grammars for one tokenizer. Cheap to clone, shared between threads.
 #[derive(Clone)]
 pub struct GrammarCompiler {
