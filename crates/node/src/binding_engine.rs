@@ -88,7 +88,7 @@ impl NativeEngine {
         let reserved = service.reserve(id as u64, model);
         off_loop(move || {
             reserved?;
-            service.generate(id as u64, request.into())
+            service.generate(id as u64, request.try_into()?)
         })
     }
 
