@@ -79,6 +79,8 @@ describe('GET /', () => {
       'GET /v1/models/{id}',
       'POST /v1/chat/completions',
       'POST /v1/completions',
+      'POST /load_model',
+      'POST /reset',
     ]);
   });
 });

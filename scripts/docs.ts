@@ -7,6 +7,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
 import type { FieldTable } from '../ts/protocol/field-table.js';
+import { LOAD_MODEL_FIELDS } from '../ts/protocol/load-model.js';
 
 const file = new URL('../docs/fields.md', import.meta.url);
 
@@ -18,7 +19,8 @@ accepted and logged once. **Refused**: a 400 that names the field, because ignor
 ask for nothing (\`n: 1\`, an empty list) pass. A field that is not listed is ignored and logged once, and with \`--strict\` is a 400.
 
 ${section('POST /v1/chat/completions', CHAT_COMPLETION_FIELDS)}
-${section('POST /v1/completions', COMPLETION_FIELDS)}`;
+${section('POST /v1/completions', COMPLETION_FIELDS)}
+${section('POST /load_model', LOAD_MODEL_FIELDS)}`;
 }
 
 const words = { honoured: 'honoured', ignored: 'without effect', refused: 'refused' } as const;

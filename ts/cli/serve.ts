@@ -32,6 +32,8 @@ interface ServeFlags {
   readonly servedModelName?: string;
   readonly defaultSeed?: number;
   readonly modelTimeout: number;
+  readonly maxLoadedModels?: number;
+  readonly memoryBudget?: number;
   readonly download: boolean;
   readonly apiKey?: readonly string[];
   readonly apiKeyFile?: string;
@@ -88,6 +90,12 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--served-model-name <name>', 'name that the model answers to')
     .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
     .option('--model-timeout <seconds>', 'unload a model unused for so long; 0 never does', decimal(0, 1e7), 300)
+    .option('--max-loaded-models <n>', 'models loaded at once (default: no limit)', wholeNumber(1, 1024))
+    .option(
+      '--memory-budget <size>',
+      'memory that models loaded on demand may take together (default: most of it)',
+      byteSize,
+    )
     .option('--no-download', 'never fetch from the hub')
     .optionsGroup('Output:')
     .addOption(choice('--log-level <level>', 'what to log', ['silent', 'error', 'warn', 'info', 'debug'], 'info'))
@@ -111,7 +119,7 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   const engine = createNativeEngine();
   const logger = createLogger(flags.logLevel);
   const defaults = loadDefaults(flags);
-  const { servedModelName, modelTimeout } = flags;
+  const { servedModelName, modelTimeout, maxLoadedModels, memoryBudget } = flags;
   const pinned = model === undefined ? undefined : { ...defaults, model };
   const registry = createRegistry({
     engine,
@@ -119,6 +127,8 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     defaults,
     servedModelName,
     modelTimeout,
+    ...(maxLoadedModels === undefined ? {} : { maxLoadedModels }),
+    ...(memoryBudget === undefined ? {} : { memoryBudget }),
     ...(model === undefined && { logger }),
   });
   const app = createApp({

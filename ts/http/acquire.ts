@@ -1,7 +1,7 @@
 /** The model that a request asks for. */
 
 import type { ModelLease } from '../app/types.js';
-import { EngineError } from '../engine/types.js';
+import { EngineError, type LoadProgress } from '../engine/types.js';
 import { ApiError, missingParameter } from '../protocol/errors.js';
 import type { RequestContext } from './context.js';
 
@@ -9,9 +9,14 @@ import type { RequestContext } from './context.js';
  * Loads it if need be; stops waiting when the client goes away.
  * @param id undefined: the one that is served
  */
-export async function acquireModel(context: RequestContext, id: string | undefined): Promise<ModelLease> {
+export async function acquireModel(
+  context: RequestContext,
+  id: string | undefined,
+  onProgress?: (progress: LoadProgress) => void,
+): Promise<ModelLease> {
   try {
-    return await context.services.registry.acquire(id, { signal: context.signal });
+    const { signal } = context;
+    return await context.services.registry.acquire(id, onProgress === undefined ? { signal } : { signal, onProgress });
   } catch (error) {
     if (!(error instanceof EngineError)) throw error;
     if (id === undefined && (error.code === 'model_not_found' || error.code === 'invalid_request')) {

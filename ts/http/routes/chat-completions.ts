@@ -1,6 +1,7 @@
 import { ChatChunkMachine, foldChatCompletion } from '../../chat/chunk-machine.js';
 import type { ChatRequest } from '../../chat/types.js';
 import {
+  CHAT_COMPLETION_FIELDS,
   type ChatCompletionChunk,
   type ChatCompletionRequest,
   parseChatCompletionRequest,
@@ -20,6 +21,7 @@ export const chatCompletions: Route = {
   method: 'POST',
   path: PATH,
   summary: 'answer a conversation, streaming or not',
+  body: { fields: CHAT_COMPLETION_FIELDS, required: ['messages'] },
   async handle(context) {
     context.promptParam = 'messages';
     const request = parseChatCompletionRequest(await readJson(context), context.parseOptions(PATH));

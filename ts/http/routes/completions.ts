@@ -2,6 +2,7 @@ import type { ServedModel } from '../../app/types.js';
 import { foldTextCompletion, TextCompletionMachine } from '../../chat/text-completion-machine.js';
 import type { GenerateRequest, GenerationEvent } from '../../engine/types.js';
 import {
+  COMPLETION_FIELDS,
   type CompletionRequest,
   parseCompletionRequest,
   type Prompt,
@@ -21,6 +22,7 @@ export const completions: Route = {
   method: 'POST',
   path: PATH,
   summary: 'continue a raw prompt, streaming or not',
+  body: { fields: COMPLETION_FIELDS, required: ['prompt'] },
   async handle(context) {
     context.promptParam = 'prompt';
     const request = parseCompletionRequest(await readJson(context), context.parseOptions(PATH));

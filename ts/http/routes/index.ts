@@ -4,7 +4,8 @@ import { chatCompletions } from './chat-completions.js';
 import { completions } from './completions.js';
 import { health } from './health.js';
 import { home } from './home.js';
+import { loadModel, reset } from './load-model.js';
 import { model, models } from './models.js';
 import type { Route } from './route.js';
 
-export const ROUTES: readonly Route[] = [home, health, models, model, chatCompletions, completions];
+export const ROUTES: readonly Route[] = [home, health, models, model, chatCompletions, completions, loadModel, reset];
