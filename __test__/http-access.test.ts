@@ -81,6 +81,8 @@ describe('GET /', () => {
       'POST /v1/completions',
       'POST /load_model',
       'POST /reset',
+      'GET /metrics',
+      'GET /openapi.json',
     ]);
   });
 });

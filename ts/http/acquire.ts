@@ -4,6 +4,7 @@ import type { ModelLease } from '../app/types.js';
 import { EngineError, type LoadProgress } from '../engine/types.js';
 import { ApiError, missingParameter } from '../protocol/errors.js';
 import type { RequestContext } from './context.js';
+import { leaseFor } from './model-for.js';
 
 /**
  * Loads it if need be; stops waiting when the client goes away.
@@ -16,7 +17,10 @@ export async function acquireModel(
 ): Promise<ModelLease> {
   try {
     const { signal } = context;
-    return await context.services.registry.acquire(id, onProgress === undefined ? { signal } : { signal, onProgress });
+    const options = onProgress === undefined ? { signal } : { signal, onProgress };
+    const lease = await context.services.registry.acquire(id, options);
+    context.model = lease.model.info.id;
+    return leaseFor(context, lease);
   } catch (error) {
     if (!(error instanceof EngineError)) throw error;
     if (id === undefined && (error.code === 'model_not_found' || error.code === 'invalid_request')) {

@@ -22,6 +22,7 @@ export const chatCompletions: Route = {
   path: PATH,
   summary: 'answer a conversation, streaming or not',
   body: { fields: CHAT_COMPLETION_FIELDS, required: ['messages'] },
+  answer: { json: 'ChatCompletion', event: 'ChatCompletionChunk' },
   async handle(context) {
     context.promptParam = 'messages';
     const request = parseChatCompletionRequest(await readJson(context), context.parseOptions(PATH));

@@ -23,6 +23,7 @@ export const completions: Route = {
   path: PATH,
   summary: 'continue a raw prompt, streaming or not',
   body: { fields: COMPLETION_FIELDS, required: ['prompt'] },
+  answer: { json: 'TextCompletion', event: 'TextCompletion' },
   async handle(context) {
     context.promptParam = 'prompt';
     const request = parseCompletionRequest(await readJson(context), context.parseOptions(PATH));

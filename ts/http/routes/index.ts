@@ -5,7 +5,20 @@ import { completions } from './completions.js';
 import { health } from './health.js';
 import { home } from './home.js';
 import { loadModel, reset } from './load-model.js';
+import { metrics } from './metrics.js';
 import { model, models } from './models.js';
+import { openapi } from './openapi.js';
 import type { Route } from './route.js';
 
-export const ROUTES: readonly Route[] = [home, health, models, model, chatCompletions, completions, loadModel, reset];
+export const ROUTES: readonly Route[] = [
+  home,
+  health,
+  models,
+  model,
+  chatCompletions,
+  completions,
+  loadModel,
+  reset,
+  metrics,
+  openapi,
+];

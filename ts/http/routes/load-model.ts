@@ -22,6 +22,7 @@ export const loadModel: Route = {
   path: PATH,
   summary: 'load a model, with its progress as events',
   body: { fields: LOAD_MODEL_FIELDS, required: [] },
+  answer: { event: 'LoadEvent' },
   async handle(context) {
     const id = parseLoadModelRequest(await readJson(context), context.parseOptions(PATH));
     const { registry } = context.services;
