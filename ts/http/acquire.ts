@@ -6,15 +6,19 @@ import { ApiError, missingParameter } from '../protocol/errors.js';
 import type { RequestContext } from './context.js';
 import { leaseFor } from './model-for.js';
 
+/** What huggingface_hub's clients send where their user names no model but a server. */
+const NO_MODEL = 'dummy';
+
 /**
  * Loads it if need be; stops waiting when the client goes away.
- * @param id undefined: the one that is served
+ * @param asked undefined: the one that is served
  */
 export async function acquireModel(
   context: RequestContext,
-  id: string | undefined,
+  asked: string | undefined,
   onProgress?: (progress: LoadProgress) => void,
 ): Promise<ModelLease> {
+  const id = asked === NO_MODEL ? undefined : asked;
   try {
     const { signal } = context;
     const options = onProgress === undefined ? { signal } : { signal, onProgress };
