@@ -33,6 +33,7 @@ describe('a chat completion request', () => {
         model: undefined,
         messages: [{ role: 'user', content: 'hi', name: undefined }],
         tools: [],
+        n: 1,
         sampling: { temperature: undefined, topK: undefined, topP: undefined, minP: undefined, seed: undefined },
         maxTokens: undefined,
         stop: [],
@@ -216,7 +217,6 @@ describe('a chat completion request', () => {
   });
 
   const refused = {
-    n: 2,
     frequency_penalty: 0.1,
     presence_penalty: -1,
     repetition_penalty: 1.1,

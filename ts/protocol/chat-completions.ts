@@ -7,6 +7,7 @@ import { type Message, parseMessage } from './messages.js';
 import {
   MAX_INT32,
   MAX_TOP_LOGPROBS,
+  parseChoices,
   parseModel,
   parseSampling,
   parseStop,
@@ -26,6 +27,8 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly messages: readonly Message[];
   /** Empty if there are none or none may be called. */
   readonly tools: readonly ToolDefinition[];
+  /** Answers to the conversation, at least 1. */
+  readonly n: number;
   readonly sampling: SamplingFields;
   /** At least 1; undefined: the rest of the context. */
   readonly maxTokens: number | undefined;
@@ -84,6 +87,7 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
     model: parseModel(fields),
     messages,
     tools: parseTools(fields, options),
+    n: parseChoices(fields),
     sampling: parseSampling(fields),
     maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens,
     stop: parseStop(fields),

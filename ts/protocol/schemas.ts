@@ -1,6 +1,6 @@
 /** JSON schemas of request fields by name, for the API's description. What the parsers check in code stands there. */
 
-import { MAX_INT32, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS } from './sampling.js';
+import { MAX_CHOICES, MAX_INT32, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS } from './sampling.js';
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
 
@@ -44,6 +44,7 @@ export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
   messages: array(message, { minItems: 1 }),
   min_p: number(0, 1),
   model: string,
+  n: integer(1, MAX_CHOICES),
   parallel_tool_calls: boolean,
   presence_penalty: number(-2, 2),
   prompt: { anyOf: [string, tokenIds, array({ anyOf: [string, tokenIds] }, { minItems: 1 })] },
