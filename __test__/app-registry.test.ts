@@ -80,6 +80,13 @@ describe('app: registry', () => {
       expect(await registry.find('other')).to.equal(undefined);
     });
 
+    it('stays when all idle models are to leave, and minds no limits', async () => {
+      open({ pinned: { model: 'org/name' }, maxLoadedModels: 1, memoryBudget: 1 });
+      (await registry.acquire(undefined))[Symbol.dispose]();
+      expect(await registry.unloadIdle()).to.deep.equal([]);
+      expect(registry.loaded()).to.have.length(1);
+    });
+
     it('is never unloaded for idleness', async () => {
       open({ pinned: { model: 'org/name' }, modelTimeout: 0.001 });
       (await registry.acquire(undefined))[Symbol.dispose]();
@@ -232,6 +239,125 @@ describe('app: registry', () => {
       expect(list[0]).to.include({ created: 7, ownedBy: 'org', contextLength: 1024 });
       expect(await registry.find('org/b@main:q4.gguf')).to.include({ id: 'org/b@main:q4.gguf', state: 'available' });
       expect(await registry.find('org/none')).to.equal(undefined);
+    });
+
+    describe('with room for few', () => {
+      const size = { weightBytes: 60, kvBytes: 40 };
+      const use = async (...ids: string[]): Promise<void> => {
+        for (const id of ids) (await registry.acquire(id))[Symbol.dispose]();
+      };
+      const loadedIds = (): string[] => registry.loaded().map(({ info }) => info.id);
+
+      it('unloads the least recently used idle model, and waits until its memory is free', async () => {
+        open({ maxLoadedModels: 2 });
+        await use('org/a', 'org/b', 'org/a', 'org/c');
+        expect(engine.unloaded).to.deep.equal([2]);
+        expect(loadedIds()).to.deep.equal(['org/a', 'org/c']);
+        await use('org/b');
+        expect(loadedIds()).to.deep.equal(['org/c', 'org/b']);
+      });
+
+      it('counts the time of a release as use', async () => {
+        open({ maxLoadedModels: 2 });
+        const a = await registry.acquire('org/a');
+        await use('org/b');
+        a[Symbol.dispose]();
+        await use('org/c');
+        expect(loadedIds()).to.deep.equal(['org/a', 'org/c']);
+      });
+
+      it('says who is in use when nothing can leave, and takes the next once it can', async () => {
+        open({ maxLoadedModels: 1 });
+        const lease = await registry.acquire('org/a');
+        const refused = await rejection(registry.acquire('org/b'), EngineError);
+        expect(refused.code).to.equal('queue_full');
+        expect(refused.retryAfter).to.equal(5);
+        expect(refused.message).to.equal(
+          "there is no room for 'org/b' while 'org/a' are in use: 1 may be loaded at once (--max-loaded-models)",
+        );
+        expect(engine.loads).to.have.length(1);
+        expect((await registry.list()).map(({ id }) => id)).to.deep.equal(['org/a']);
+        lease[Symbol.dispose]();
+        await use('org/b');
+        expect(loadedIds()).to.deep.equal(['org/b']);
+      });
+
+      it('takes one of two that ask at once', async () => {
+        open({ maxLoadedModels: 1 });
+        const asked = ['org/a', 'org/b'].map((id) => registry.acquire(id));
+        const settled = await Promise.allSettled(asked);
+        expect(settled.map(({ status }) => status)).to.deep.equal(['fulfilled', 'rejected']);
+      });
+
+      it('never unloads a model that generates without a lease', async () => {
+        open({ maxLoadedModels: 1 });
+        await use('org/a');
+        engine.running = 1;
+        expect((await rejection(registry.acquire('org/b'), EngineError)).code).to.equal('queue_full');
+        engine.running = 0;
+        await use('org/b');
+      });
+
+      it('keeps to its memory by what the loads turn out to take', async () => {
+        open({ memoryBudget: 250 }, { model: size });
+        await use('org/a', 'org/b', 'org/c');
+        expect(engine.unloaded).to.deep.equal([1]);
+        const held = await Promise.all(['org/b', 'org/c'].map((id) => registry.acquire(id)));
+        const refused = await rejection(registry.acquire('org/d'), EngineError);
+        expect(refused.message).to.contain('--memory-budget').and.contain("'org/b', 'org/c'");
+        // It was read before its size was known, and is gone again.
+        expect(engine.unloaded).to.deep.equal([1, 4]);
+        for (const lease of held) lease[Symbol.dispose]();
+      });
+
+      it('refuses by its files what can never fit, before anything leaves', async () => {
+        const cached = [{ id: 'org/big', path: '/x', bytes: 300, modified: 7 }];
+        open({ memoryBudget: 250 }, { model: size, cached });
+        await use('org/a');
+        const refused = await rejection(registry.acquire('org/big'), EngineError);
+        expect(refused.code).to.equal('model_too_large');
+        expect(loadedIds()).to.deep.equal(['org/a']);
+        expect(engine.loads).to.have.length(1);
+      });
+
+      it('frees idle models when the engine finds too little memory', async () => {
+        let room = 1;
+        open(
+          {},
+          {
+            onLoad: () => {
+              if (engine.loads.length - engine.unloaded.length * 2 > room) {
+                throw new EngineError('model_too_large', 'too little memory');
+              }
+            },
+          },
+        );
+        await use('org/a', 'org/b');
+        expect(loadedIds()).to.deep.equal(['org/b']);
+        room = 0;
+        const lease = await registry.acquire('org/b');
+        expect((await rejection(registry.acquire('org/c'), EngineError)).code).to.equal('model_too_large');
+        lease[Symbol.dispose]();
+      });
+
+      it('unloads on request what nobody uses', async () => {
+        open();
+        await use('org/a', 'org/b');
+        const lease = await registry.acquire('org/b');
+        expect(await registry.unloadIdle()).to.deep.equal(['org/a']);
+        expect(engine.unloaded).to.deep.equal([1]);
+        lease[Symbol.dispose]();
+      });
+    });
+
+    it('shares a model between the name it was asked by and the one it is', async () => {
+      open({}, { model: { id: 'org/a:q4.gguf' } });
+      const first = await registry.acquire('org/a');
+      const second = await registry.acquire('org/a@main:q4.gguf');
+      expect(second.model.info.handle).to.equal(first.model.info.handle);
+      expect(second.model.id).to.equal('org/a@main:q4.gguf');
+      expect(await registry.find('org/a:q4.gguf')).to.include({ state: 'ready' });
+      expect(engine.loads).to.have.length(1);
     });
 
     it('unloads everything when it is closed', async () => {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -7,7 +7,9 @@ import { PassThrough } from 'node:stream';
 import { expect } from 'chai';
 
 import { ChatClient, serviceRoot } from '../ts/cli/chat-client.js';
+import { fileHistory, historyFile } from '../ts/cli/chat-history.js';
 import { ChatSession } from '../ts/cli/chat-session.js';
+import { CliFailure } from '../ts/cli/failure.js';
 import { runCli } from './helpers/cli.js';
 import {
   scriptedServer,
@@ -52,7 +54,7 @@ class Terminal {
 
 function session(url: string, terminal: Terminal, system?: string): Promise<number> {
   const client = new ChatClient({ baseUrl: url, apiKey: undefined });
-  return new ChatSession(client, { model: 'first', temperature: 0.5, seed: 7 }, system, terminal).run();
+  return new ChatSession(client, { model: 'first', fields: { temperature: 0.5, seed: 7 } }, system, terminal).run();
 }
 
 describe('tsserve chat', () => {
@@ -72,7 +74,7 @@ describe('tsserve chat', () => {
     );
     expect(stdout).to.equal('re: one\nre: two\n');
     expect(stderr)
-      .to.match(/^first: \/help/)
+      .to.match(/^first: !help/)
       .and.match(/4 tokens · .*first after \d+\.\d\d s/);
     expect(code).to.equal(0);
     const chats = server.requests.filter(({ path }) => path === '/v1/chat/completions').map(({ body }) => body);
@@ -151,6 +153,7 @@ describe('tsserve chat', () => {
       expect(await session(server.url, terminal, 'at first')).to.equal(1);
       expect(JSON.parse(await readFile(file, 'utf8'))).to.deep.equal({
         model: 'first',
+        settings: { temperature: 0.5, seed: 7 },
         messages: [
           { role: 'system', content: 'be brief' },
           { role: 'user', content: 'one \nmore' },
@@ -162,10 +165,158 @@ describe('tsserve chat', () => {
         { role: 'system', content: 'be brief' },
         { role: 'user', content: 'two' },
       ]);
-      expect(terminal.noted).to.include('there is no command /what: /help lists them').and.include('/save [FILE]');
+      expect(terminal.noted).to.include('there is no command /what: !help lists them').and.include('!save [FILE]');
     } finally {
       await rm(folder, { recursive: true });
     }
+  });
+
+  it('takes settings at the prompt, all or none, and says what they are', async () => {
+    await using server = await scriptedServer(echo);
+    const terminal = new Terminal(false);
+    terminal.input.end(
+      [
+        '!set temperature=1e-5 top_k=+40 stop=["a","b c"] ignore_eos=True system="be brief"',
+        'one',
+        '!status',
+        '!set temperature=none top_p=0.5 nonsense',
+        '!set max_new_tokens=9 do_sample=False model=second stop=none ignore_eos=false seed=None',
+        '!system',
+        'two',
+        '!set messages=[]',
+        '!set',
+        '',
+      ].join('\n'),
+    );
+    expect(await session(server.url, terminal)).to.equal(1);
+    expect(server.requests[0]!.body).to.deep.include({
+      temperature: 1e-5,
+      top_k: 40,
+      stop: ['a', 'b c'],
+      ignore_eos: true,
+      seed: 7,
+    });
+    expect(server.requests[0]!.body.messages[0]).to.deep.equal({ role: 'system', content: 'be brief' });
+    const { model, max_tokens, temperature, ignore_eos, stop, seed, top_p, messages } = server.requests[1]!.body;
+    expect({ model, max_tokens, temperature, ignore_eos, stop, seed, top_p }).to.deep.equal({
+      model: 'second',
+      max_tokens: 9,
+      temperature: 0,
+      ignore_eos: false,
+      stop: undefined,
+      seed: undefined,
+      top_p: undefined,
+    });
+    expect(messages[0].role).to.equal('user');
+    expect(terminal.noted)
+      .to.include(`model     first at ${server.url}\n`)
+      .and.include('settings  temperature=0.00001 seed=7 top_k=40 stop=["a","b c"] ignore_eos=true\n')
+      .and.include('system    be brief\nmessages  2\n')
+      .and.include("'nonsense' is not name=value")
+      .and.include('messages cannot be set here')
+      .and.include('what is to be set?');
+  });
+
+  it('asks examples in a new conversation', async () => {
+    await using server = await scriptedServer(echo);
+    const terminal = new Terminal(false);
+    terminal.input.end('one\n!example socks\n!example none\n!example\n/example toString\n');
+    await session(server.url, terminal);
+    expect(server.requests).to.have.length(2);
+    expect(server.requests[1]!.body.messages).to.have.length(1);
+    expect(server.requests[1]!.body.messages[0].content).to.include('sock');
+    expect(terminal.noted).to.include('there is no example none: try llama').and.include('examples: llama, code');
+  });
+
+  it('takes several lines as one, commands in them as text, and text with ! as text', async () => {
+    await using server = await scriptedServer(echo);
+    const terminal = new Terminal(false);
+    terminal.input.end('"""one\n!clear\n  two"""\n!?\n"""three"""\n! four\n');
+    await session(server.url, terminal);
+    expect(server.requests.map(({ body }) => body.messages.at(-1).content)).to.deep.equal([
+      'one\n!clear\n  two',
+      '!?',
+      'three',
+      '! four',
+    ]);
+  });
+
+  it('shows reasoning dimmed at a terminal, and not at all in a pipe', async () => {
+    const think: Script = (_request, response) => {
+      startEvents(response);
+      sendEvent(response, { choices: [{ delta: { reasoning_content: 'hm' } }] });
+      sendEvent(response, { choices: [{ delta: { content: 'yes' }, finish_reason: 'stop' }] });
+      sendEvent(response, '[DONE]');
+      return void response.end();
+    };
+    await using server = await scriptedServer(think);
+    const piped = new Terminal(false);
+    piped.input.end('x\n');
+    await session(server.url, piped);
+    expect(piped.shown).to.equal('yes\n');
+    const terminal = new Terminal(true);
+    const ended = session(server.url, terminal);
+    terminal.input.write('x\r');
+    await terminal.sees('yes');
+    expect(terminal.shown).to.match(/hm[^a-z]*\n\nyes/);
+    await terminal.sees('tokens');
+    terminal.input.write('\u0004');
+    await ended;
+  });
+
+  it('remembers what was typed, in a file of its owner', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tsserve-history-'));
+    try {
+      await using server = await scriptedServer(echo);
+      const file = historyFile({ XDG_STATE_HOME: folder });
+      const history = fileHistory(file);
+      const first = Object.assign(new Terminal(true), { history });
+      const ended = session(server.url, first);
+      for (const line of ['one', 'two']) {
+        first.input.write(`${line}\r`);
+        await first.sees(`re: ${line}`);
+      }
+      while (first.noted.split('tokens').length < 3) await once(first.notes, 'data');
+      first.input.write('\u0004');
+      await ended;
+      expect(history.load()).to.deep.equal(['two', 'one']);
+      if (process.platform !== 'win32') expect((await stat(file)).mode & 0o777).to.equal(0o600);
+      const second = Object.assign(new Terminal(true), { history });
+      const again = session(server.url, second);
+      await second.sees('> ');
+      second.input.write('\u001b[A\u001b[A\r');
+      await second.sees('re: one');
+      second.input.write('\u0004');
+      await again;
+      expect(server.requests.at(-1)!.body.messages.at(-1).content).to.equal('one');
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it('has the model loaded first, where the server can', async () => {
+    await using server = await scriptedServer((request, response) => {
+      if (request.body.model === 'unknown') return sendJson(response, 404, {});
+      startEvents(response);
+      const failed = request.body.model === 'broken';
+      if (!failed)
+        sendEvent(response, { status: 'loading', model: 'm', stage: 'weights', progress: { current: 1, total: 2 } });
+      sendEvent(
+        response,
+        failed
+          ? { status: 'error', model: 'm', message: 'it is broken' }
+          : { status: 'ready', model: 'm', cached: false },
+      );
+      return void response.end();
+    });
+    const client = new ChatClient({ baseUrl: server.url, apiKey: undefined });
+    const seen: string[] = [];
+    await client.load('m', ({ status }) => seen.push(status));
+    expect(seen).to.deep.equal(['loading', 'ready']);
+    await client.load('unknown', () => expect.fail());
+    let failure: unknown;
+    await client.load('broken', () => undefined).catch((error: unknown) => (failure = error));
+    expect(failure).to.be.instanceOf(CliFailure).and.have.property('message', 'it is broken');
   });
 
   it('keeps control characters of an answer from the terminal', async () => {

@@ -88,6 +88,10 @@ describe('GET /', () => {
       'DELETE /v1/responses/{id}',
       'POST /v1/responses/{id}/cancel',
       'GET /v1/responses/{id}/input_items',
+      'POST /load_model',
+      'POST /reset',
+      'GET /metrics',
+      'GET /openapi.json',
     ]);
   });
 });

@@ -36,6 +36,7 @@ describe('a chat completion request', () => {
         toolChoice: undefined,
         parallelToolCalls: undefined,
         responseFormat: undefined,
+        n: 1,
         sampling: { temperature: undefined, topK: undefined, topP: undefined, minP: undefined, seed: undefined },
         maxTokens: undefined,
         stop: [],
@@ -249,7 +250,6 @@ describe('a chat completion request', () => {
   });
 
   const refused = {
-    n: 2,
     frequency_penalty: 0.1,
     presence_penalty: -1,
     repetition_penalty: 1.1,

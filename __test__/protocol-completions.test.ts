@@ -77,7 +77,8 @@ describe('a completion request', () => {
     ['logprobs as a boolean', { prompt: 'a', logprobs: true }, 'invalid_type', 'logprobs'],
     ['a suffix', { prompt: 'a', suffix: 'b' }, 'unsupported_parameter', 'suffix'],
     ['best_of', { prompt: 'a', best_of: 2 }, 'unsupported_parameter', 'best_of'],
-    ['n', { prompt: 'a', n: 2 }, 'unsupported_parameter', 'n'],
+    ['no answers', { prompt: 'a', n: 0 }, 'invalid_value', 'n'],
+    ['too many answers', { prompt: ['a', 'b'], n: 65 }, 'invalid_value', 'n'],
     ['five stop strings', { prompt: 'a', stop: ['1', '2', '3', '4', '5'] }, 'invalid_value', 'stop'],
   ];
   for (const [name, body, code, param] of invalid) {

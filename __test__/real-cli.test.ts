@@ -55,6 +55,34 @@ const question = [{ role: 'user', content: 'What is the capital of France?' }];
 describe('tsserve serve with real weights', function () {
   this.timeout(120_000);
 
+  it('finishes answers on TERM, while it refuses new ones', async () => {
+    const served = new Served([
+      realModelPath('smollm2-135m-instruct-q4_1'),
+      '--max-model-len',
+      '1024',
+      '--drain-timeout',
+      '60',
+    ]);
+    try {
+      const url = await served.url();
+      await served.prints(/loaded /);
+      const stream = await ask(url, { messages: question, stream: true, ignore_eos: true, max_tokens: 60 });
+      const reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader();
+      let text = (await reader.read()).value ?? '';
+      served.kill('SIGTERM');
+      await served.prints(/finishing 1 request, for at most 60 s/);
+      const refused = await ask(url, { messages: question });
+      expect(refused.status).to.equal(503);
+      expect(refused.headers.get('retry-after')).to.equal('5');
+      expect(((await (await fetch(`${url}/health`)).json()) as any).status).to.equal('draining');
+      for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
+      expect(text).to.match(/"finish_reason":"length"[\s\S]*\[DONE\]\n\n$/);
+      expect((await served.ended).code).to.equal(0);
+    } finally {
+      served.kill('SIGKILL');
+    }
+  });
+
   it('listens, loads, says what it loaded, answers, and ends at once on Ctrl-C in the middle of an answer', async () => {
     const served = new Served([realModelPath('smollm2-135m-instruct-q4_1'), '--max-model-len', '1024']);
     try {

@@ -33,7 +33,9 @@ describe('documentation', () => {
     const pages = [
       'README.md',
       'CONTRIBUTING.md',
-      ...(await readdir(new URL('docs/', root))).map((name) => `docs/${name}`),
+      ...(await readdir(new URL('docs/', root), { recursive: true }))
+        .filter((name) => name.endsWith('.md'))
+        .map((name) => `docs/${name.replaceAll('\\', '/')}`),
     ];
     for (const page of pages) {
       for (const [, link] of (await read(page)).matchAll(/\]\(([^):#]+)\)/g)) {

@@ -1,4 +1,7 @@
-/** `npm run bench [-- --runs N --quick --json --model PATH]`: builds if need be, then measures on the default weights. */
+/**
+ * `npm run bench [-- --runs N --quick --json --model PATH]`: builds if need be, then measures on the default weights.
+ * With `--server` it measures the server around a scripted engine instead, without weights or addon.
+ */
 
 import { ensureBuilt } from './lib/setup.mjs';
 import { run, runScript } from './lib/terminal.mjs';
@@ -6,6 +9,11 @@ import { fetchWeights, textModels } from './lib/weights.mjs';
 
 await runScript(async () => {
   const args = process.argv.slice(2);
+  if (args.includes('--server')) {
+    const script = ['--import=tsx', 'bench/server-overhead.ts', ...args];
+    process.exitCode = (await run(process.execPath, script, { stdout: 'inherit' })).code;
+    return;
+  }
   await ensureBuilt();
   const named = args.some((arg) => arg === '--model' || arg.startsWith('--model='));
   const model = named ? [] : ['--model', await fetchWeights((await textModels())[0])];

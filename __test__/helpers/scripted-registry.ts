@@ -1,6 +1,6 @@
 /** A ModelRegistry whose models play what a test wrote down, and remember what was asked of them. */
 
-import type { ListedModel, ModelLease, ModelRegistry, ServedModel } from '../../ts/app/types.js';
+import type { ListedModel, ModelLease, ModelRegistry, ModelStatus, ServedModel } from '../../ts/app/types.js';
 import type { ChatEvent, ChatRequest } from '../../ts/chat/types.js';
 import {
   type Engine,
@@ -9,6 +9,7 @@ import {
   type Generation,
   type GenerationEvent,
   type LoadedModel,
+  type LoadProgress,
 } from '../../ts/engine/types.js';
 
 /** Something to say, something to wait for, or a failure. */
@@ -25,6 +26,8 @@ export interface ScriptedModelOptions {
   readonly maxNumSeqs?: number;
   /** Loading takes until this is settled, and fails as it does. */
   readonly load?: Promise<unknown>;
+  /** What a load that is waited for tells on its way. */
+  readonly progress?: readonly LoadProgress[];
 }
 
 /** Opens once. */
@@ -154,11 +157,15 @@ export class ScriptedRegistry implements ModelRegistry {
     return this.changes.until(holds);
   }
 
-  async acquire(id: string | undefined, options?: { readonly signal?: AbortSignal }): Promise<ModelLease> {
+  async acquire(
+    id: string | undefined,
+    options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: LoadProgress) => void },
+  ): Promise<ModelLease> {
     this.asked.push(id);
     this.changes.notify();
     const model = this.models.find((candidate) => candidate.options.id === (id ?? this.pinned));
     if (model === undefined) throw new EngineError('model_not_found', `no such model: ${id ?? 'none was named'}`);
+    for (const progress of model.options.progress ?? []) options?.onProgress?.(progress);
     try {
       await untilAborted(model.options.load ?? Promise.resolve(), options?.signal);
     } catch (error) {
@@ -181,6 +188,18 @@ export class ScriptedRegistry implements ModelRegistry {
 
   async find(id: string): Promise<ListedModel | undefined> {
     return (await this.list()).find((model) => model.id === id);
+  }
+
+  loaded(): ModelStatus[] {
+    return this.models.map(({ served: { info, engine }, held }) => ({
+      info,
+      stats: engine.stats(info.handle),
+      leases: held,
+    }));
+  }
+
+  async unloadIdle(): Promise<string[]> {
+    return this.models.filter(({ held }) => held === 0).map(({ options }) => options.id);
   }
 
   async close(): Promise<void> {

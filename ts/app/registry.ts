@@ -2,10 +2,19 @@
 
 import { createLocalModel } from '../chat/local-model.js';
 import { createTemplateRenderer, type TemplateRenderer } from '../chat/template.js';
-import { EngineError, type CachedModel, type Engine, type LoadedModel, type LoadOptions } from '../engine/types.js';
+import {
+  EngineError,
+  type CachedModel,
+  type Engine,
+  type LoadedModel,
+  type LoadOptions,
+  type LoadProgress,
+  type ModelStats,
+} from '../engine/types.js';
 import { canonicalId, displayName, namesOf, ownerOf, requireRepositoryId } from './model-names.js';
+import { defaultMemoryBudget, planRoom, type Occupant, type RoomLimits } from './room.js';
 import { SharedLoad } from './shared-load.js';
-import type { ListedModel, ModelLease, ModelRegistry, ServedModel } from './types.js';
+import type { ListedModel, ModelLease, ModelRegistry, ModelStatus, ServedModel } from './types.js';
 
 /** What the registry tells; a subset of what every logger has. */
 export interface RegistryLogger {
@@ -23,6 +32,10 @@ export interface RegistryOptions {
   readonly servedModelName?: string;
   /** Seconds after which an unused model is unloaded; 0: never. The pinned one stays. @default 0 */
   readonly modelTimeout?: number;
+  /** Models loaded at once on demand; beyond it the least recently used one that is idle leaves. @default no limit */
+  readonly maxLoadedModels?: number;
+  /** Bytes that models loaded on demand may take together. Default: most of the memory. */
+  readonly memoryBudget?: number;
   /** What could be loaded on demand. Default: what the engine finds in the Hugging Face cache. */
   readonly listCached?: () => Promise<readonly CachedModel[]>;
   /** Default: an own one, closed with the registry. */
@@ -46,8 +59,15 @@ interface Entry {
   /** Unix seconds of the load. */
   readonly created: number;
   leases: number;
+  /** A count of uses, over all models. */
+  lastUsed: number;
+  /** Bytes it takes, once room was made for it; before the load is done what its files tell. */
+  bytes: number | undefined;
   idle?: NodeJS.Timeout;
 }
+
+/** Seconds after which a model in use may have become idle. */
+const RETRY_AFTER_NO_ROOM = 5;
 
 class Registry implements ModelRegistry {
   readonly #options: RegistryOptions;
@@ -55,10 +75,16 @@ class Registry implements ModelRegistry {
   readonly #entries = new Map<string, Entry>();
   /** Models on their way out by key: the same one is not loaded again before its memory is free. */
   readonly #leaving = new Map<string, Promise<unknown>>();
+  readonly #limits: RoomLimits;
+  /** Room is made for one model after the other: each sees what the one before has taken. */
+  #makingRoom: Promise<unknown> = Promise.resolve();
+  #uses = 0;
   #closed = false;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
+    const { maxLoadedModels = Number.POSITIVE_INFINITY, memoryBudget = defaultMemoryBudget() } = options;
+    this.#limits = { maxModels: maxLoadedModels, maxBytes: memoryBudget };
     this.#templates = options.templates ?? createTemplateRenderer();
   }
 
@@ -71,6 +97,7 @@ class Registry implements ModelRegistry {
       const entry = this.#entry(id);
       // Held from now on, so that it is not unloaded between the load's end and the lease.
       entry.leases += 1;
+      entry.lastUsed = ++this.#uses;
       clearTimeout(entry.idle);
       try {
         const info = entry.loaded ?? (await entry.load.wait(onProgress, signal));
@@ -101,10 +128,26 @@ class Registry implements ModelRegistry {
   async find(id: string): Promise<ListedModel | undefined> {
     const { pinned } = this.#options;
     if (pinned) return this.#isPinned(pinned, id) ? { ...this.#listPinned(pinned), id } : undefined;
-    const entry = this.#entries.get(canonicalId(id));
+    const entry = this.#entries.get(canonicalId(id)) ?? this.#loadedAs(canonicalId(id));
     if (entry) return listEntry(entry, id);
     const cached = (await this.#cached()).find((model) => canonicalId(model.id) === canonicalId(id));
     return cached && { ...this.#listCached(cached), id };
+  }
+
+  loaded(): ModelStatus[] {
+    return [...this.#entries.values()].flatMap((entry) =>
+      entry.loaded === undefined
+        ? []
+        : [{ info: entry.loaded, stats: this.#stats(entry.loaded), leases: entry.leases }],
+    );
+  }
+
+  async unloadIdle(): Promise<string[]> {
+    if (this.#options.pinned) return [];
+    const idle = [...this.#entries.values()].filter((entry) => entry.loaded !== undefined && !this.#isBusy(entry));
+    for (const entry of idle) this.#unload(entry, 'it was asked to');
+    await Promise.all(idle.map(async ({ key }) => this.#leaving.get(key)));
+    return idle.map(({ key }) => key);
   }
 
   async close(): Promise<void> {
@@ -136,7 +179,7 @@ class Registry implements ModelRegistry {
     }
     if (id === undefined) throw new EngineError('invalid_request', 'model is required: no model is pinned', 'model');
     const key = canonicalId(id);
-    const entry = this.#entries.get(key);
+    const entry = this.#entries.get(key) ?? this.#loadedAs(key);
     if (entry) return entry;
     requireRepositoryId(id);
     return this.#start(key, { ...defaults, model: key, hubOnly: true });
@@ -146,14 +189,22 @@ class Registry implements ModelRegistry {
     const { engine, logger } = this.#options;
     const load = new SharedLoad(async (onProgress, signal) => {
       await this.#leaving.get(key);
+      if (!this.#options.pinned) await this.#makeRoom(entry, await this.#fileBytes(key));
+      if (isAborted(signal)) throw new EngineError('cancelled', 'the load was aborted');
       logger?.info(`loading ${options.model}`);
-      const loaded = await engine.load(options, onProgress, signal);
-      if (!signal.aborted) return loaded;
-      // Aborted too late for the engine to notice.
-      await engine.unload(loaded.handle);
-      throw new EngineError('cancelled', 'the load was aborted');
+      const loaded = await this.#load(entry, onProgress, signal);
+      try {
+        // Aborted too late for the engine to notice.
+        if (isAborted(signal)) throw new EngineError('cancelled', 'the load was aborted');
+        if (!this.#options.pinned) await this.#makeRoom(entry, loaded.weightBytes + loaded.kvBytes);
+        return loaded;
+      } catch (error) {
+        await engine.unload(loaded.handle);
+        throw error;
+      }
     });
-    const entry: Entry = { key, options, load, created: Math.floor(Date.now() / 1000), leases: 0 };
+    const created = Math.floor(Date.now() / 1000);
+    const entry: Entry = { key, options, load, created, leases: 0, lastUsed: ++this.#uses, bytes: undefined };
     this.#entries.set(key, entry);
     load.settled.then(
       (loaded) => {
@@ -169,6 +220,87 @@ class Registry implements ModelRegistry {
       },
     );
     return entry;
+  }
+
+  /** The engine knows best what is free: what it has no memory for is tried again with one idle model less. */
+  async #load(entry: Entry, onProgress: (progress: LoadProgress) => void, signal: AbortSignal): Promise<LoadedModel> {
+    for (;;) {
+      try {
+        return await this.#options.engine.load(entry.options, onProgress, signal);
+      } catch (error) {
+        if (!(error instanceof EngineError) || error.code !== 'model_too_large' || isAborted(signal)) throw error;
+        const [oldest] = [...this.#entries.values()]
+          .filter((other) => other !== entry && other.loaded !== undefined && !this.#isBusy(other))
+          .sort((a, b) => a.lastUsed - b.lastUsed);
+        if (!oldest) throw error;
+        this.#unload(oldest, `${entry.key} needs its memory`);
+        await this.#leaving.get(oldest.key);
+      }
+    }
+  }
+
+  /** Unloads what must go so that `entry` may take `bytes`. Throws EngineError `queue_full` or `model_too_large`. */
+  async #makeRoom(entry: Entry, bytes: number): Promise<void> {
+    const turn = this.#makingRoom.then(async () => {
+      // Who has not been let in yet takes nothing: two that ask at once must not both be refused for each other.
+      const others = [...this.#entries.values()].filter((other) => other !== entry && other.bytes !== undefined);
+      const plan = planRoom(
+        others.map((other) => this.#occupant(other)),
+        bytes,
+        this.#limits,
+      );
+      if (!plan.fits) throw this.#noRoom(entry.key, plan.limit, plan.busy);
+      entry.bytes = bytes;
+      for (const other of others) {
+        if (plan.evict.includes(other.key)) this.#unload(other, `${entry.key} needs its place`);
+      }
+      await Promise.all(plan.evict.map(async (key) => this.#leaving.get(key)));
+    });
+    this.#makingRoom = turn.catch(() => undefined);
+    await turn;
+  }
+
+  #noRoom(key: string, limit: 'models' | 'memory' | 'never', busy: readonly string[]): EngineError {
+    const { maxModels, maxBytes } = this.#limits;
+    const budget = `${Math.round(maxBytes / 2 ** 20)} MiB for models (--memory-budget)`;
+    if (limit === 'never') return new EngineError('model_too_large', `'${key}' is larger than the ${budget}`, 'model');
+    const rule =
+      limit === 'models' ? `${maxModels} may be loaded at once (--max-loaded-models)` : `there are ${budget}`;
+    const names = busy.map((name) => `'${name}'`).join(', ');
+    return new EngineError('queue_full', `there is no room for '${key}' while ${names} are in use: ${rule}`, 'model', {
+      retryAfter: RETRY_AFTER_NO_ROOM,
+    });
+  }
+
+  #occupant(entry: Entry): Occupant {
+    const { key, bytes = 0, lastUsed } = entry;
+    return { key, bytes, lastUsed, busy: entry.loaded === undefined || this.#isBusy(entry) };
+  }
+
+  #isBusy({ leases, loaded }: Entry): boolean {
+    if (leases > 0) return true;
+    if (!loaded) return false;
+    const { running, waiting } = this.#stats(loaded);
+    return running + waiting > 0;
+  }
+
+  #stats({ handle }: LoadedModel): ModelStats {
+    return this.#options.engine.stats(handle);
+  }
+
+  /** What the files of an id take on disk; 0 if they are not here yet. */
+  async #fileBytes(key: string): Promise<number> {
+    try {
+      return (await this.#cached()).find((model) => canonicalId(model.id) === key)?.bytes ?? 0;
+    } catch {
+      // The load says what is wrong with the cache.
+      return 0;
+    }
+  }
+
+  /** A model that was asked for by another name and turned out to be this one. */
+  #loadedAs(key: string): Entry | undefined {
+    return [...this.#entries.values()].find(({ loaded }) => loaded !== undefined && canonicalId(loaded.id) === key);
   }
 
   #serve(entry: Entry, asked: string | undefined, info: LoadedModel): ServedModel {
@@ -192,6 +324,7 @@ class Registry implements ModelRegistry {
 
   #release(entry: Entry): void {
     entry.leases -= 1;
+    entry.lastUsed = ++this.#uses;
     // A load that nobody waits for any more is on its way out already: the next asker gets a fresh one.
     if (entry.load.aborted) this.#remove(entry);
     this.#rest(entry);
@@ -204,16 +337,18 @@ class Registry implements ModelRegistry {
       return;
     clearTimeout(entry.idle);
     entry.idle = setTimeout(() => {
-      this.#unload(entry);
+      if (this.#isBusy(entry)) this.#rest(entry);
+      else this.#unload(entry, `not used for ${modelTimeout} s`);
     }, modelTimeout * 1000);
     entry.idle.unref();
   }
 
-  #unload(entry: Entry): void {
+  #unload(entry: Entry, reason: string): void {
     const { engine, logger } = this.#options;
     if (!entry.loaded || this.#entries.get(entry.key) !== entry) return;
+    clearTimeout(entry.idle);
     this.#entries.delete(entry.key);
-    logger?.info(`unloading ${entry.loaded.id}: not used for ${this.#options.modelTimeout} s`);
+    logger?.info(`unloading ${entry.loaded.id}: ${reason}`);
     this.#leave(
       entry.key,
       engine.unload(entry.loaded.handle).catch((error: unknown) => {

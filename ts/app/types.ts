@@ -1,7 +1,7 @@
 /** Models by id: what the HTTP layer, the CLI and `createEngine` stand on. */
 
 import type { ChatModel } from '../chat/types.js';
-import type { Engine, LoadedModel, LoadProgress } from '../engine/types.js';
+import type { Engine, LoadedModel, LoadProgress, ModelStats } from '../engine/types.js';
 
 /** A model that is loaded and can be asked. */
 export interface ServedModel {
@@ -32,6 +32,14 @@ export interface ModelLease extends Disposable {
   readonly model: ServedModel;
 }
 
+/** A model in memory, and what it is doing. */
+export interface ModelStatus {
+  readonly info: LoadedModel;
+  readonly stats: ModelStats;
+  /** Requests that hold it. */
+  readonly leases: number;
+}
+
 export interface ModelRegistry {
   /**
    * The model of that id, loading it if need be (one load however many ask). Without id: the pinned model.
@@ -44,5 +52,9 @@ export interface ModelRegistry {
   list(): Promise<ListedModel[]>;
   /** Undefined if no such model can be asked for. */
   find(id: string): Promise<ListedModel | undefined>;
+  /** The models that are loaded now. */
+  loaded(): readonly ModelStatus[];
+  /** Unloads the models that nobody uses, never the pinned one; resolves to their ids when their memory is free. */
+  unloadIdle(): Promise<readonly string[]>;
   close(): Promise<void>;
 }

@@ -2,6 +2,8 @@
 
 import { EventSourceParserStream } from 'eventsource-parser/stream';
 
+import type { LoadEvent } from '../protocol/load-model.js';
+import type { ChatSettings } from './chat-settings.js';
 import { CliFailure, systemCode } from './failure.js';
 
 export interface ChatClientOptions {
@@ -13,13 +15,6 @@ export interface ChatClientOptions {
 export interface WireMessage {
   readonly role: 'system' | 'user' | 'assistant';
   readonly content: string;
-}
-
-export interface ChatSettings {
-  readonly model: string;
-  readonly temperature?: number | undefined;
-  readonly maxTokens?: number | undefined;
-  readonly seed?: number | undefined;
 }
 
 export interface AnswerDelta {
@@ -65,6 +60,30 @@ export class ChatClient {
     return data.map((model) => field(model, 'id')).filter((id) => typeof id === 'string');
   }
 
+  /** The service's root. */
+  get baseUrl(): string {
+    return this.#options.baseUrl;
+  }
+
+  /**
+   * Has the model loaded before the first question, where the server can (`POST /load_model`).
+   * @param onProgress told of each event
+   */
+  async load(model: string, onProgress: (event: LoadEvent) => void): Promise<void> {
+    const response = await this.#send('/load_model', { method: 'POST', body: JSON.stringify({ model }) });
+    // Not every OpenAI server knows this: the first question loads the model then.
+    if (!response.ok || response.body === null) {
+      await response.body?.cancel();
+      return;
+    }
+    const events = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream());
+    for await (const { data } of events) {
+      const event = parseJson(data) as LoadEvent | undefined;
+      if (event?.status === 'error') throw new CliFailure(event.message);
+      if (event !== undefined) onProgress(event);
+    }
+  }
+
   /** Streams one answer; deltas go to `onDelta`. An aborted signal ends it with an `AbortError`. */
   async answer(
     settings: ChatSettings,
@@ -77,9 +96,7 @@ export class ChatClient {
       messages,
       stream: true,
       stream_options: { include_usage: true },
-      temperature: settings.temperature,
-      max_tokens: settings.maxTokens,
-      seed: settings.seed,
+      ...settings.fields,
     };
     const response = await this.#request('/v1/chat/completions', {
       method: 'POST',
@@ -118,15 +135,18 @@ export class ChatClient {
     return { finishReason, tokens: counted ?? pieces };
   }
 
-  async #request(path: string, init: RequestInit): Promise<Response> {
+  async #send(path: string, init: RequestInit): Promise<Response> {
     const headers: Record<string, string> = { 'content-type': 'application/json' };
     if (this.#options.apiKey !== undefined) headers.authorization = `Bearer ${this.#options.apiKey}`;
-    let response: Response;
     try {
-      response = await fetch(`${this.#options.baseUrl}${path}`, { ...init, headers });
+      return await fetch(`${this.#options.baseUrl}${path}`, { ...init, headers });
     } catch (error) {
       throw this.#explain(error, init.signal ?? undefined);
     }
+  }
+
+  async #request(path: string, init: RequestInit): Promise<Response> {
+    const response = await this.#send(path, init);
     if (response.ok) return response;
     const body = await response.text().catch(() => '');
     const said = errorMessage(parseJson(body));

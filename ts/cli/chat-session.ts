@@ -1,11 +1,14 @@
-/** A conversation at the terminal: reads lines, streams answers, obeys /commands. Works with piped input too. */
+/** A conversation at the terminal: reads lines, streams answers, obeys !commands. Works with piped input too. */
 
 import { writeFile } from 'node:fs/promises';
 import { createInterface, type Interface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { styleText } from 'node:util';
 
-import type { AnswerDelta, ChatClient, ChatSettings, WireMessage } from './chat-client.js';
+import type { AnswerDelta, ChatClient, WireMessage } from './chat-client.js';
+import { EXAMPLES } from './chat-examples.js';
+import type { History } from './chat-history.js';
+import { describeFields, parseAssignments, withField, type ChatSettings } from './chat-settings.js';
 import { CliFailure, sentenceOf } from './failure.js';
 import { plural, printable } from './format.js';
 
@@ -16,18 +19,27 @@ export interface ChatTerminal {
   readonly output: Stream<Writable>;
   /** Figures and notes go here, so that piped output holds the answers alone. */
   readonly notes: Stream<Writable>;
+  /** Only used at a terminal. */
+  readonly history?: History;
 }
 
-const help = `/help            this list
-/clear           start a new conversation
-/system [TEXT]   set the system prompt; without a text, remove it
-/save [FILE]     write the conversation to a JSON file
-/exit            leave (Ctrl-D does too)
-A line that ends in \\ goes on in the next one. Ctrl-C stops an answer.`;
+const help = `!help                 this list
+!status               model, settings and length of the conversation
+!clear                start a new conversation
+!set NAME=VALUE ...   settings of the answers: !set temperature=0.7 max_tokens=200; NAME=none unsets one.
+                      model=ID and system="TEXT" too
+!system [TEXT]        set the system prompt; without a text, remove it
+!save [FILE]          write settings and conversation to a JSON file
+!example [NAME]       start anew with a question to try: ${Object.keys(EXAMPLES).join(', ')}
+!exit                 leave (Ctrl-D does too)
+Each works with / instead of ! as well. A line that ends in \\ goes on in the next one, and so does all between a line
+that starts with """ and one that ends with it. Ctrl-C stops an answer.`;
+
+const FENCE = '"""';
 
 export class ChatSession {
   readonly #client: ChatClient;
-  readonly #settings: ChatSettings;
+  #settings: ChatSettings;
   readonly #terminal: ChatTerminal;
   readonly #interactive: boolean;
   #system: string | undefined;
@@ -46,30 +58,34 @@ export class ChatSession {
 
   /** Runs until the input ends or the user leaves; resolves to the exit code: 1 if piped input met a failure. */
   async run(): Promise<number> {
+    const { history } = this.#terminal;
     const lines = createInterface({
       input: this.#terminal.input,
       ...(this.#interactive ? { output: this.#terminal.output } : {}),
       terminal: this.#interactive,
       prompt: '> ',
+      ...(this.#interactive && history
+        ? { history: history.load(), historySize: 1000, removeHistoryDuplicates: true }
+        : {}),
     });
+    if (this.#interactive && history) lines.on('history', (typed: string[]) => history.save(typed));
     const onInterrupt = (): void => this.#interrupt(lines);
     if (this.#interactive) lines.on('SIGINT', onInterrupt);
     process.on('SIGINT', onInterrupt);
     try {
-      this.#note(`${this.#settings.model}: /help lists the commands`);
+      this.#note(`${this.#settings.model}: !help lists the commands`);
       if (this.#interactive) lines.prompt();
-      let unfinished = '';
+      const input = new MultiLine();
       for await (const line of lines) {
         this.#wantsToLeave = false;
-        if (line.endsWith('\\')) {
-          unfinished += `${line.slice(0, -1)}\n`;
+        const whole = input.add(line);
+        if (whole === undefined) {
+          if (this.#interactive) this.#prompt(lines, '… ');
           continue;
         }
-        const whole = unfinished + line;
-        unfinished = '';
-        if (whole.trim() === '/exit') break;
+        if (/^[!/]exit\s*$/.test(whole.trim())) break;
         await this.#handle(whole);
-        if (this.#interactive) lines.prompt();
+        if (this.#interactive) this.#prompt(lines, '> ');
       }
     } finally {
       process.off('SIGINT', onInterrupt);
@@ -82,7 +98,7 @@ export class ChatSession {
     const text = line.trim();
     if (text === '') return;
     try {
-      if (text.startsWith('/')) await this.#command(text);
+      if (/^[!/][a-z]/i.test(text) && !text.includes('\n')) await this.#command(text);
       else await this.#ask(line);
     } catch (error) {
       this.#failed = true;
@@ -91,31 +107,79 @@ export class ChatSession {
   }
 
   async #command(text: string): Promise<void> {
-    const [name = '', ...words] = text.split(/\s+/);
+    const name = /^\S+/.exec(text)?.[0] ?? '';
     const rest = text.slice(name.length).trim();
-    switch (name) {
-      case '/help':
+    switch (name.slice(1)) {
+      case 'help':
         this.#terminal.notes.write(`${help}\n`);
         return;
-      case '/clear':
+      case 'status':
+        this.#terminal.notes.write(`${this.#status()}\n`);
+        return;
+      case 'clear':
         this.#messages = [];
         this.#note('a new conversation');
         return;
-      case '/system':
+      case 'set':
+        this.#set(rest);
+        return;
+      case 'system':
         this.#system = rest === '' ? undefined : rest;
         this.#note(rest === '' ? 'no system prompt' : 'system prompt set');
         return;
-      case '/save':
-        await this.#save(words.join(' '));
+      case 'save':
+        await this.#save(rest);
+        return;
+      case 'example':
+        await this.#example(rest);
         return;
       default:
-        throw new CliFailure(`there is no command ${name}: /help lists them`);
+        throw new CliFailure(`there is no command ${name}: !help lists them`);
     }
+  }
+
+  #status(): string {
+    const { model, fields } = this.#settings;
+    const rows = [
+      ['model', `${model} at ${this.#client.baseUrl}`],
+      ['settings', describeFields(fields)],
+      ['system', this.#system ?? 'none'],
+      ['messages', String(this.#messages.length)],
+    ];
+    return rows.map(([name = '', value = '']) => `${name.padEnd(10)}${value}`).join('\n');
+  }
+
+  /** All assignments or, if one is wrong, none. */
+  #set(text: string): void {
+    const assignments = parseAssignments(text);
+    if (assignments.length === 0) throw new CliFailure('what is to be set? For example: !set temperature=0.7');
+    let settings = this.#settings;
+    let system = this.#system;
+    for (const assignment of assignments) {
+      const { name, value } = assignment;
+      if (name === 'system') system = value === undefined || typeof value === 'string' ? value : JSON.stringify(value);
+      else settings = withField(settings, assignment);
+    }
+    this.#settings = settings;
+    this.#system = system;
+    this.#note(`settings: ${describeFields(settings.fields)}`);
+  }
+
+  async #example(name: string): Promise<void> {
+    const question = Object.hasOwn(EXAMPLES, name) ? EXAMPLES[name] : undefined;
+    if (question === undefined) {
+      const names = Object.keys(EXAMPLES).join(', ');
+      throw new CliFailure(name === '' ? `examples: ${names}` : `there is no example ${name}: try ${names}`);
+    }
+    this.#messages = [];
+    this.#note(question);
+    await this.#ask(question);
   }
 
   async #save(name: string): Promise<void> {
     const file = name === '' ? `tsserve-chat-${new Date().toISOString().replace(/[:.]/g, '-')}.json` : name;
-    const conversation = { model: this.#settings.model, messages: this.#conversation() };
+    const { model, fields } = this.#settings;
+    const conversation = { model, settings: fields, messages: this.#conversation() };
     try {
       await writeFile(file, `${JSON.stringify(conversation, undefined, 2)}\n`);
     } catch (error) {
@@ -186,9 +250,47 @@ export class ChatSession {
     lines.prompt();
   }
 
+  #prompt(lines: Interface, prompt: string): void {
+    lines.setPrompt(prompt);
+    lines.prompt();
+  }
+
   #note(text: string): void {
     const { notes } = this.#terminal;
     notes.write(`${notes.isTTY === true ? styleText('dim', text) : text}\n`);
+  }
+}
+
+/** Lines that go on: after a backslash at the end, and between two fences. */
+class MultiLine {
+  #unfinished = '';
+  #fenced = false;
+
+  /** What is whole now; undefined while more is to come. */
+  add(line: string): string | undefined {
+    if (!this.#fenced && this.#unfinished === '' && line.trimStart().startsWith(FENCE)) {
+      this.#fenced = true;
+      line = line.trimStart().slice(FENCE.length);
+    }
+    if (this.#fenced) {
+      if (!line.trimEnd().endsWith(FENCE)) {
+        this.#unfinished += `${line}\n`;
+        return undefined;
+      }
+      this.#fenced = false;
+      return this.#take(line.trimEnd().slice(0, -FENCE.length));
+    }
+    if (line.endsWith('\\')) {
+      this.#unfinished += `${line.slice(0, -1)}\n`;
+      return undefined;
+    }
+    return this.#take(line);
+  }
+
+  #take(last: string): string {
+    const whole = this.#unfinished + last;
+    this.#unfinished = '';
+    return whole;
   }
 }
 

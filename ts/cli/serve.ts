@@ -11,7 +11,8 @@ import type { ModelRegistry } from '../app/types.js';
 import { createNativeEngine } from '../engine/native.js';
 import type { Device, Dtype, Engine, LoadOptions } from '../engine/types.js';
 import { createApp } from '../http/app.js';
-import { createLogger, type LogLevel } from '../http/logger.js';
+import { Drain } from '../http/drain.js';
+import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { closeServer, createHttpServer, listen } from '../http/server.js';
 import { CliFailure, systemCode } from './failure.js';
 import { plural } from './format.js';
@@ -32,6 +33,8 @@ interface ServeFlags {
   readonly servedModelName?: string;
   readonly defaultSeed?: number;
   readonly modelTimeout: number;
+  readonly maxLoadedModels?: number;
+  readonly memoryBudget?: number;
   readonly download: boolean;
   readonly apiKey?: readonly string[];
   readonly apiKeyFile?: string;
@@ -40,7 +43,10 @@ interface ServeFlags {
   readonly allowedHosts?: readonly string[];
   readonly allowedOrigins?: readonly string[];
   readonly strict?: boolean;
+  readonly drainTimeout: number;
   readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+  readonly logPrompts?: boolean;
 }
 
 /** How long an orderly end may take before the process ends anyway. */
@@ -64,6 +70,7 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--enable-cors', 'let web pages of any origin call the API')
     .option('--allowed-hosts <list>', 'further Host names to answer to', collectList)
     .option('--allowed-origins <list>', 'web origins that may call the API', collectList)
+    .option('--drain-timeout <seconds>', 'time that a TERM signal gives to running answers', decimal(0, 86_400), 30)
     .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
     .optionsGroup('Model:')
     .addOption(choice('--device <name>', 'where to compute', ['auto', 'cpu', 'cuda', 'metal'], 'auto'))
@@ -88,9 +95,17 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--served-model-name <name>', 'name that the model answers to')
     .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
     .option('--model-timeout <seconds>', 'unload a model unused for so long; 0 never does', decimal(0, 1e7), 300)
+    .option('--max-loaded-models <n>', 'models loaded at once (default: no limit)', wholeNumber(1, 1024))
+    .option(
+      '--memory-budget <size>',
+      'memory that models loaded on demand may take together (default: most of it)',
+      byteSize,
+    )
     .option('--no-download', 'never fetch from the hub')
     .optionsGroup('Output:')
     .addOption(choice('--log-level <level>', 'what to log', ['silent', 'error', 'warn', 'info', 'debug'], 'info'))
+    .addOption(choice('--log-format <format>', 'lines for people or JSON for programs', LOG_FORMATS, 'text'))
+    .option('--log-prompts', 'log what models are asked')
     .action((model: string | undefined, flags: ServeFlags) => serve(model, flags, version));
 }
 
@@ -109,9 +124,10 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     throw new CliFailure('--served-model-name names a MODEL: name one to serve', 2);
   }
   const engine = createNativeEngine();
-  const logger = createLogger(flags.logLevel);
+  const logger = createLogger(flags.logLevel, undefined, flags.logFormat);
+  const drain = new Drain();
   const defaults = loadDefaults(flags);
-  const { servedModelName, modelTimeout } = flags;
+  const { servedModelName, modelTimeout, maxLoadedModels, memoryBudget } = flags;
   const pinned = model === undefined ? undefined : { ...defaults, model };
   const registry = createRegistry({
     engine,
@@ -119,6 +135,8 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     defaults,
     servedModelName,
     modelTimeout,
+    ...(maxLoadedModels === undefined ? {} : { maxLoadedModels }),
+    ...(memoryBudget === undefined ? {} : { memoryBudget }),
     ...(model === undefined && { logger }),
   });
   const app = createApp({
@@ -129,6 +147,8 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     allowedHosts: [...(flags.allowedHosts ?? []), ...ownNames(flags.host)],
     allowedOrigins: flags.allowedOrigins ?? [],
     logger,
+    logPrompts: flags.logPrompts ?? false,
+    drain,
   });
   const server = createHttpServer(app);
   const { port } = await listen(server, flags).catch((error: unknown) => {
@@ -144,6 +164,7 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   } catch (error) {
     if (!stop.aborted) throw error;
   } finally {
+    if (stop.reason === 'SIGTERM') await finishAnswers(drain, flags.drainTimeout);
     await closeAll(server, registry, engine);
   }
   // A load that is under way in native code would keep the process alive.
@@ -207,13 +228,13 @@ async function sayWhatIsListed(registry: ModelRegistry): Promise<void> {
   for (const { id } of models.slice(0, 20)) say(`  ${id}`);
 }
 
-/** Aborts on the first Ctrl-C or TERM; a second one ends the process where it stands. */
+/** Aborts on the first Ctrl-C or TERM, with the signal's name; a second one ends the process where it stands. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
       if (stop.signal.aborted) process.exit(130);
-      stop.abort();
+      stop.abort(name);
     });
   }
   return stop.signal;
@@ -231,6 +252,13 @@ function ownNames(host: string): string[] {
   if (host !== '0.0.0.0' && host !== '::') return [bracketed(host)];
   const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
   return [hostname(), `${hostname()}.local`, ...addresses.map(bracketed)];
+}
+
+/** After TERM the server still listens, to send new requests elsewhere, until the running answers are out. */
+async function finishAnswers(drain: Drain, seconds: number): Promise<void> {
+  if (drain.requests > 0) say(`finishing ${plural(drain.requests, 'request')}, for at most ${seconds} s`);
+  const left = await drain.begin(seconds * 1000);
+  if (left > 0) say(`ending ${plural(left, 'request')} that took too long`);
 }
 
 /** Closing the sockets aborts what runs; the engine then frees what it holds. */

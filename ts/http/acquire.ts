@@ -1,20 +1,30 @@
 /** The model that a request asks for. */
 
 import type { ModelLease } from '../app/types.js';
-import { EngineError } from '../engine/types.js';
+import { EngineError, type LoadProgress } from '../engine/types.js';
 import { ApiError, missingParameter } from '../protocol/errors.js';
-import type { RequestContext } from './context.js';
+import type { Asker } from './context.js';
+import { leaseFor } from './model-for.js';
+
+/** What huggingface_hub's clients send where their user names no model but a server. */
+const NO_MODEL = 'dummy';
 
 /**
  * Loads it if need be; stops waiting when the client goes away.
- * @param id undefined: the one that is served
+ * @param asked undefined: the one that is served
  */
 export async function acquireModel(
-  context: Pick<RequestContext, 'services' | 'signal'>,
-  id: string | undefined,
+  context: Asker,
+  asked: string | undefined,
+  onProgress?: (progress: LoadProgress) => void,
 ): Promise<ModelLease> {
+  const id = asked === NO_MODEL ? undefined : asked;
   try {
-    return await context.services.registry.acquire(id, { signal: context.signal });
+    const { signal } = context;
+    const options = onProgress === undefined ? { signal } : { signal, onProgress };
+    const lease = await context.services.registry.acquire(id, options);
+    context.model = lease.model.info.id;
+    return leaseFor(context, lease);
   } catch (error) {
     if (!(error instanceof EngineError)) throw error;
     if (id === undefined && (error.code === 'model_not_found' || error.code === 'invalid_request')) {

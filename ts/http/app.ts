@@ -12,14 +12,18 @@ import { createAccessCheck } from './access.js';
 import { createKeyCheck } from './auth.js';
 import { RequestContext, type Services } from './context.js';
 import { createCors } from './cors.js';
+import { Drain, drainingError } from './drain.js';
 import { STATUS_CLIENT_GONE } from './errors.js';
 import { DEFAULT_LIMITS, type HttpLimits } from './limits.js';
 import { type Logger, silentLogger, warnOnce } from './logger.js';
+import { Metrics } from './metrics.js';
 import { sendEmpty, sendError } from './respond.js';
 import { createResponses, type ResponseLoopFactory } from './responses/services.js';
 import { serveResponsesSocket } from './responses/socket.js';
+import { health } from './routes/health.js';
 import { ROUTES } from './routes/index.js';
 import type { Route } from './routes/route.js';
+import { unservedPath } from './unserved.js';
 
 export interface AppOptions {
   readonly registry: ModelRegistry;
@@ -35,6 +39,10 @@ export interface AppOptions {
   readonly allowedOrigins?: readonly string[];
   /** @default silent */
   readonly logger?: Logger;
+  /** What models are asked goes to the log, at level info. @default false */
+  readonly logPrompts?: boolean;
+  /** Ends the server in an orderly way; by default nothing does. */
+  readonly drain?: Drain;
   readonly limits?: Partial<HttpLimits>;
   /** Where responses are kept; false: nowhere. Closing it is the caller's business. @default in memory */
   readonly responses?: ResponseStore | false;
@@ -53,6 +61,7 @@ export function createApp(options: AppOptions): Express {
     options.responseLoop,
     logger,
   );
+  const drain = options.drain ?? new Drain();
   const services: Services = {
     registry,
     limits,
@@ -61,6 +70,10 @@ export function createApp(options: AppOptions): Express {
     warnOnce: warnOnce(logger),
     routes: ROUTES,
     responses,
+    hasKeys: apiKeys.length > 0,
+    metrics: new Metrics(registry, () => drain.requests),
+    drain,
+    logPrompts: options.logPrompts ?? false,
   };
   const contexts = new WeakMap<IncomingMessage, RequestContext>();
   const contextOf = (req: IncomingMessage, res: ServerResponse): RequestContext => {
@@ -84,7 +97,9 @@ export function createApp(options: AppOptions): Express {
     const context = contextOf(req, res);
     res.setHeader('x-request-id', context.id);
     res.setHeader('openai-version', OPENAI_VERSION);
-    logWhenDone(context, req.path);
+    reportWhenDone(context, req.path);
+    drain.enter(res);
+    if (drain.draining && req.path !== health.path) throw drainingError();
     // With a key any Host will do (tunnels, containers): a page that rebinds its name still has no key.
     if (apiKeys.length === 0) checkAccess(req);
     const preflight = crossOrigin.apply(req, res);
@@ -96,8 +111,9 @@ export function createApp(options: AppOptions): Express {
     app.all(path, async (req, res) => {
       const method = req.method === 'HEAD' ? 'GET' : req.method;
       const route = routes.find((candidate) => candidate.method === method);
-      if (route?.open !== true) checkKey(req);
       const context = contextOf(req, res);
+      context.route = path;
+      if (route?.open !== true) context.caller = checkKey(req);
       if (route !== undefined) await route.handle(context, { id: idOf(req) });
       else if (method === 'OPTIONS') sendEmpty(context, 204, { allow: allowed(routes) });
       else throw methodNotAllowed(req, routes);
@@ -105,7 +121,7 @@ export function createApp(options: AppOptions): Express {
   }
   app.use((req) => {
     checkKey(req);
-    throw notFound(req);
+    throw unservedPath(req.method, req.path, ROUTES);
   });
   // eslint-disable-next-line @typescript-eslint/no-unused-vars -- Express knows an error handler by its four parameters.
   app.use((error: unknown, req: Request, res: Response, _next: NextFunction) => {
@@ -113,22 +129,39 @@ export function createApp(options: AppOptions): Express {
   });
   serveResponsesSocket(app, services, (req) => {
     if (apiKeys.length === 0) checkAccess(req);
-    checkKey(req);
+    return checkKey(req);
   });
   return app;
 }
 
-/** One line per request, when its connection is done with it; never a body, never a query. */
-function logWhenDone(context: RequestContext, path: string): void {
+/** Counts each request and logs one line of it when its connection is done with it; never a body, never a query. */
+function reportWhenDone(context: RequestContext, path: string): void {
   const { req, res, services } = context;
   res.once('close', () => {
     const status = res.writableFinished ? res.statusCode : STATUS_CLIENT_GONE;
-    const { usage, failure } = context;
+    const { usage, failure, elapsedMs, id: requestId, model } = context;
+    const method = req.method ?? '';
+    services.metrics.request({
+      method,
+      route: context.route ?? 'none',
+      status,
+      model: model ?? '',
+      seconds: elapsedMs / 1000,
+    });
     const tokens = usage === undefined ? '' : ` ${usage.promptTokens}+${usage.completionTokens} tokens`;
     const why = failure === undefined ? '' : ` ${failure}`;
     // A path may hold bytes that a terminal obeys.
     const where = path.slice(0, 200).replace(/[^\x21-\x7e]/g, '?');
-    services.logger.info(`${req.method ?? ''} ${where} ${status}${why} ${context.elapsedMs} ms${tokens} ${context.id}`);
+    services.logger.info(`${method} ${where} ${status}${why} ${elapsedMs} ms${tokens} ${requestId}`, {
+      requestId,
+      method,
+      path: where,
+      status,
+      code: failure,
+      ms: elapsedMs,
+      model,
+      ...usage,
+    });
   });
 }
 
@@ -156,14 +189,5 @@ function methodNotAllowed(req: Request, routes: readonly Route[]): ApiError {
     code: 'method_not_allowed',
     message: `${req.method} is not allowed for ${req.path}; use ${routes.map((route) => route.method).join(' or ')}`,
     headers: { allow: allowed(routes) },
-  });
-}
-
-function notFound(req: Request): ApiError {
-  return new ApiError({
-    status: 404,
-    type: 'not_found_error',
-    code: 'unknown_url',
-    message: `there is nothing at ${req.method} ${req.path}; GET / lists what is`,
   });
 }

@@ -5,8 +5,11 @@ import type { IncomingMessage } from 'node:http';
 
 import { ApiError } from '../protocol/errors.js';
 
-/** Throws an ApiError 401 for a request that shows none of the keys. */
-export type KeyCheck = (req: IncomingMessage) => void;
+/**
+ * Throws an ApiError 401 for a request that shows none of the keys. Returns what stands for the key it shows, to keep
+ * what belongs to different keys apart; undefined without keys.
+ */
+export type KeyCheck = (req: IncomingMessage) => string | undefined;
 
 /**
  * @param keys any of them will do; none: no check
@@ -24,6 +27,8 @@ export function createKeyCheck(keys: readonly string[]): KeyCheck {
     let known = false;
     for (const candidate of digests) known = timingSafeEqual(own, candidate) || known;
     if (!known) throw unauthorized('the API key is not valid');
+    // A digest of its own: what is compared above goes no further.
+    return digest(`caller ${shown}`).toString('hex').slice(0, 32);
   };
 }
 

@@ -2,16 +2,31 @@
 
 import type { IncomingMessage } from 'node:http';
 
-import { ApiError } from '../protocol/errors.js';
+import { ApiError, invalidValue } from '../protocol/errors.js';
+import { isObject } from '../protocol/fields.js';
 import { parseJson } from '../protocol/json.js';
 import type { RequestContext } from './context.js';
 import { ClientGoneError } from './errors.js';
+import type { HttpLimits } from './limits.js';
 
 /** @throws ApiError 400, 413 or 415; ClientGoneError if the client left before its body was complete */
 export async function readJson(context: RequestContext): Promise<unknown> {
-  const { maxBodyBytes, maxJsonDepth } = context.services.limits;
+  const { limits } = context.services;
   checkContentType(context.req);
-  return parseJson(await readBytes(context.req, maxBodyBytes), maxJsonDepth);
+  const body = parseJson(await readBytes(context.req, limits.maxBodyBytes), limits.maxJsonDepth);
+  checkCounts(body, limits);
+  return body;
+}
+
+/** The lists that every later step walks, whatever the endpoint. */
+function checkCounts(body: unknown, { maxMessages, maxTools }: HttpLimits): void {
+  if (!isObject(body)) return;
+  for (const [name, most] of Object.entries({ messages: maxMessages, input: maxMessages, tools: maxTools })) {
+    const list = Object.hasOwn(body, name) ? body[name] : undefined;
+    if (Array.isArray(list) && list.length > most) {
+      throw invalidValue(name, `must hold at most ${most} items, got ${list.length}`);
+    }
+  }
 }
 
 function checkContentType(req: IncomingMessage): void {

@@ -6,9 +6,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ModelRegistry } from '../app/types.js';
 import type { Usage } from '../engine/types.js';
 import type { ParseOptions } from '../protocol/field-table.js';
+import type { Drain } from './drain.js';
 import type { HttpLimits } from './limits.js';
 import type { Logger } from './logger.js';
 import type { ResponseServices } from './responses/services.js';
+import type { Metrics } from './metrics.js';
 import type { Route } from './routes/route.js';
 
 /** What requests share. */
@@ -22,6 +24,22 @@ export interface Services {
   readonly warnOnce: (message: string) => void;
   readonly routes: readonly Route[];
   readonly responses: ResponseServices;
+  /** Whether routes that are not open ask for a key. */
+  readonly hasKeys: boolean;
+  readonly metrics: Metrics;
+  readonly drain: Drain;
+  /** What models are asked goes to the log. */
+  readonly logPrompts: boolean;
+}
+
+/** On whose behalf a model is asked: what `RequestContext` is to it. */
+export interface Asker {
+  readonly services: Services;
+  /** Request id, for the log. */
+  readonly id: string;
+  readonly signal: AbortSignal;
+  readonly caller: string | undefined;
+  model?: string | undefined;
 }
 
 /** A caller's own id is kept if it is short and harmless in a log and a header. */
@@ -31,6 +49,12 @@ export class RequestContext {
   readonly id: string;
   /** Aborts when the client goes away before its answer is complete. */
   readonly signal: AbortSignal;
+  /** Stands for the API key that was shown; undefined without keys. */
+  caller: string | undefined;
+  /** Path of the route that answers; undefined if there is none. */
+  route: string | undefined;
+  /** Own id of the model that was acquired. */
+  model: string | undefined;
   /** The request's field that holds the prompt, once a route knows. */
   promptParam: string | undefined;
   /** Code of the error that was sent, for the log. */

@@ -5,6 +5,10 @@ export interface HttpLimits {
   readonly maxBodyBytes: number;
   /** Nesting of a JSON body. @default 64 */
   readonly maxJsonDepth: number;
+  /** Messages or input items of one request. @default 4096 */
+  readonly maxMessages: number;
+  /** Tools of one request. @default 512 */
+  readonly maxTools: number;
   /** A silent stream gets a comment after this many milliseconds, and again. @default 10 000 */
   readonly keepAliveMs: number;
 }
@@ -12,5 +16,19 @@ export interface HttpLimits {
 export const DEFAULT_LIMITS: HttpLimits = {
   maxBodyBytes: 32 * 1024 * 1024,
   maxJsonDepth: 64,
+  maxMessages: 4096,
+  maxTools: 512,
   keepAliveMs: 10_000,
 };
+
+/** What the server itself holds connections to, before any route. */
+export const SERVER_LIMITS = {
+  /** Bytes of a request's line and headers; more is a 431. */
+  maxHeaderBytes: 16 * 1024,
+  /** Milliseconds until all headers are here; later is a 408. */
+  headersTimeoutMs: 30_000,
+  /** Milliseconds until the whole request is here; later is a 408. */
+  requestTimeoutMs: 300_000,
+  /** Milliseconds an idle connection stays open; longer than clients keep theirs, so that they close first. */
+  keepAliveTimeoutMs: 75_000,
+} as const;

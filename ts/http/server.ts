@@ -5,14 +5,21 @@ import { createServer, type RequestListener, type Server, STATUS_CODES } from 'n
 import type { AddressInfo, Socket } from 'node:net';
 
 import { ApiError } from '../protocol/errors.js';
+import { SERVER_LIMITS } from './limits.js';
 import { type AppSockets, socketsOf } from './responses/socket.js';
-
-/** Milliseconds an idle connection stays open; longer than clients keep theirs, so that they close first. */
-const KEEP_ALIVE_TIMEOUT = 75_000;
 
 /** @param app what createApp returns */
 export function createHttpServer(app: RequestListener): Server {
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_TIMEOUT }, app);
+  const { maxHeaderBytes, headersTimeoutMs, requestTimeoutMs, keepAliveTimeoutMs } = SERVER_LIMITS;
+  const server = createServer(
+    {
+      maxHeaderSize: maxHeaderBytes,
+      headersTimeout: headersTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      keepAliveTimeout: keepAliveTimeoutMs,
+    },
+    app,
+  );
   server.on('clientError', answerBrokenRequest);
   const sockets = socketsOf(app);
   if (sockets !== undefined) {

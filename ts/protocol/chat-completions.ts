@@ -7,6 +7,7 @@ import { type Message, parseMessage } from './messages.js';
 import {
   MAX_INT32,
   MAX_TOP_LOGPROBS,
+  parseChoices,
   parseModel,
   parseSampling,
   parseStop,
@@ -31,6 +32,8 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly toolChoice: ToolChoice | undefined;
   readonly parallelToolCalls: boolean | undefined;
   readonly responseFormat: ResponseFormat | undefined;
+  /** Answers to the conversation, at least 1. */
+  readonly n: number;
   readonly sampling: SamplingFields;
   /** At least 1; undefined: the rest of the context. */
   readonly maxTokens: number | undefined;
@@ -90,6 +93,7 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
     messages,
     ...parseTools(fields, options),
     responseFormat: fields.optional('response_format', parseResponseFormat),
+    n: parseChoices(fields),
     sampling: parseSampling(fields),
     maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens,
     stop: parseStop(fields),

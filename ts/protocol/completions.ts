@@ -6,6 +6,7 @@ import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from
 import {
   MAX_INT32,
   MAX_TOP_LOGPROBS,
+  parseChoices,
   parseModel,
   parseSampling,
   parseStop,
@@ -30,6 +31,8 @@ export interface CompletionRequest extends StreamFields {
   readonly model: string | undefined;
   /** 1..MAX_PROMPTS. */
   readonly prompts: readonly Prompt[];
+  /** Answers to each prompt, at least 1. */
+  readonly n: number;
   readonly sampling: SamplingFields;
   /** 0 only with echo. */
   readonly maxTokens: number;
@@ -63,10 +66,19 @@ export function parseCompletionRequest(body: unknown, options: ParseOptions): Co
   const echo = fields.optional('echo', boolean) ?? false;
   const maxTokens = fields.optional('max_tokens', integer(0, MAX_INT32)) ?? DEFAULT_MAX_TOKENS;
   if (maxTokens === 0 && !echo) throw invalidValue('max_tokens', 'must be at least 1 without echo, got 0');
+  const prompts = fields.required('prompt', parsePrompts);
+  const n = parseChoices(fields);
+  if (prompts.length * n > MAX_PROMPTS) {
+    throw invalidValue(
+      'n',
+      `must be at most ${MAX_PROMPTS} answers to all prompts together, got ${prompts.length * n}`,
+    );
+  }
   return {
     ...parseStream(fields),
     model: parseModel(fields),
-    prompts: fields.required('prompt', parsePrompts),
+    prompts,
+    n,
     sampling: parseSampling(fields),
     maxTokens,
     stop: parseStop(fields),

@@ -85,8 +85,10 @@ export function unsupportedValue(path: string, reason: string): ApiError {
   return badRequest('unsupported_value', path, `this value of '${path}' is not supported: ${reason}`);
 }
 
+/** @param path ends in a name that the client chose: an error does not send back all of it */
 export function unknownParameter(path: string): ApiError {
-  return badRequest('unknown_parameter', path, `unknown parameter '${path}'`);
+  const shown = path.length > 100 ? `${path.slice(0, 100)}…` : path;
+  return badRequest('unknown_parameter', shown, `unknown parameter '${shown}'`);
 }
 
 export function kindOf(value: unknown): string {

@@ -26,6 +26,8 @@ export interface StreamFields {
 /** As at OpenAI. */
 export const MAX_STOP_STRINGS = 4;
 export const MAX_TOP_LOGPROBS = 20;
+/** Answers to one prompt, as at OpenAI. */
+export const MAX_CHOICES = 128;
 /** What the engine's counters hold. */
 export const MAX_INT32 = 2 ** 31 - 1;
 
@@ -44,7 +46,7 @@ export const SHARED_FIELDS = {
   logprobs: { status: 'honoured' },
   cache_salt: { status: 'honoured', note: 'cached prefixes are shared only between equal salts' },
   user: { status: 'ignored', note: 'no accounts' },
-  n: { status: 'refused', note: 'one answer per request for now (n = 1)', harmless: equals(1) },
+  n: { status: 'honoured', note: `1..${MAX_CHOICES}; with a seed, each answer takes the next one` },
   frequency_penalty: { status: 'refused', note: 'penalties are not available yet', harmless: equals(0) },
   presence_penalty: { status: 'refused', note: 'penalties are not available yet', harmless: equals(0) },
   repetition_penalty: { status: 'refused', note: 'penalties are not available yet', harmless: equals(1) },
@@ -83,6 +85,11 @@ export function parseSampling(fields: Fields): SamplingFields {
   };
   // The smallest set that reaches a probability of 0 is the best token alone.
   return topP === 0 ? { ...sampling, topK: 1, topP: 1 } : sampling;
+}
+
+/** How many answers to each prompt. */
+export function parseChoices(fields: Fields): number {
+  return fields.optional('n', integer(1, MAX_CHOICES)) ?? 1;
 }
 
 /** `stop` as a list; empty if absent. */

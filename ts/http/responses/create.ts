@@ -27,6 +27,8 @@ export interface Creation {
   readonly signal: AbortSignal;
   /** `x-request-id`, for the log. */
   readonly requestId: string;
+  /** Stands for the API key that was shown. */
+  readonly caller: string | undefined;
   /** Told of the response's end before its last event goes out. */
   readonly onEnd?: (stored: StoredResponse) => void;
   readonly onUsage?: (usage: Usage) => void;
@@ -59,10 +61,10 @@ export class PendingResponse {
    * @param announced the machine's first events are out
    */
   async *events(announced = false, signal = this.creation.signal): AsyncGenerator<ResponseEvent> {
-    const { services, request, context, onEnd, onUsage } = this.creation;
+    const { services, request, context, requestId, caller, onEnd, onUsage } = this.creation;
     const { machine } = this;
     try {
-      using lease = await acquireModel({ services, signal }, request.model);
+      using lease = await acquireModel({ services, signal, id: requestId, caller }, request.model);
       const { model } = lease;
       machine.describe(toEcho(request, model.id, model.info));
       await using loop = this.loopFor(model);

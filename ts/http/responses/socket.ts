@@ -47,18 +47,19 @@ export function socketsOf(app: RequestListener): AppSockets | undefined {
   return sockets.get(app);
 }
 
-/** @param check throws ApiError for who may not ask */
+/** @param check throws ApiError for who may not ask; returns what stands for the key that was shown */
 export function serveResponsesSocket(
   app: RequestListener,
   services: Services,
-  check: (req: IncomingMessage) => void,
+  check: (req: IncomingMessage) => string | undefined,
 ): void {
   const server = new WebSocketServer({ noServer: true, maxPayload: services.limits.maxBodyBytes });
   const connections = new Set<Connection>();
   sockets.set(app, {
     upgrade(req, socket, head) {
+      let caller: string | undefined;
       try {
-        check(req);
+        caller = check(req);
         if (pathOf(req) !== PATH) throw noSocketHere();
         if (connections.size >= MAX_SOCKETS) throw tooManySockets();
       } catch (error) {
@@ -66,7 +67,7 @@ export function serveResponsesSocket(
         return;
       }
       server.handleUpgrade(req, socket, head, (ws) => {
-        const connection = new Connection(ws, services);
+        const connection = new Connection(ws, services, caller);
         connections.add(connection);
         ws.once('close', () => connections.delete(connection));
       });
@@ -90,6 +91,7 @@ class Connection {
   constructor(
     private readonly ws: WebSocket,
     private readonly services: Services,
+    private readonly caller: string | undefined,
   ) {
     this.expiry = setTimeout(() => this.expire(), SOCKET_LIFETIME_MS).unref();
     ws.on('message', (data, isBinary) => void this.receive(data, isBinary));
@@ -150,6 +152,7 @@ class Connection {
         context: resolveContext(request, this.source()),
         signal: controller.signal,
         requestId,
+        caller: this.caller,
         onEnd: (stored) => {
           if (request.store) kept?.store.put(stored);
           else this.remember(stored);

@@ -1,6 +1,7 @@
-import { ChatChunkMachine, foldChatCompletion } from '../../chat/chunk-machine.js';
+import { ChoicesMachine, foldChoices } from '../../chat/choices.js';
 import type { ChatRequest } from '../../chat/types.js';
 import {
+  CHAT_COMPLETION_FIELDS,
   type ChatCompletionChunk,
   type ChatCompletionRequest,
   parseChatCompletionRequest,
@@ -11,6 +12,7 @@ import { acquireModel } from '../acquire.js';
 import { answer } from '../answer.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
+import { generateSeveral, samplingOf } from '../several.js';
 import { newId, unfinished, unixSeconds } from './common.js';
 import type { Route } from './route.js';
 
@@ -20,10 +22,12 @@ export const chatCompletions: Route = {
   method: 'POST',
   path: PATH,
   summary: 'answer a conversation, streaming or not',
+  body: { fields: CHAT_COMPLETION_FIELDS, required: ['messages'] },
+  answer: { json: 'ChatCompletion', event: 'ChatCompletionChunk' },
   async handle(context) {
     context.promptParam = 'messages';
     const request = parseChatCompletionRequest(await readJson(context), context.parseOptions(PATH));
-    await answer(context, request.stream, chunksOf(context, request), foldChatCompletion);
+    await answer(context, request.stream, chunksOf(context, request), foldChoices);
   },
 };
 
@@ -31,13 +35,15 @@ async function* chunksOf(context: RequestContext, request: ChatCompletionRequest
   using lease = await acquireModel(context, request.model);
   const { model } = lease;
   refuseImages(request.messages, model.id);
-  const machine = new ChatChunkMachine({
-    id: newId('chatcmpl'),
-    created: unixSeconds(),
-    model: model.id,
-    includeUsage: request.includeUsage || !request.stream,
-  });
-  for await (const event of model.chat.chat(toChatRequest(request), context.signal)) yield* machine.push(event);
+  const { n } = request;
+  const head = { id: newId('chatcmpl'), created: unixSeconds(), model: model.id };
+  const machine = new ChoicesMachine({ ...head, includeUsage: request.includeUsage || !request.stream }, n);
+  const chat = toChatRequest(request);
+  const answers = generateSeveral(
+    { prompts: 1, n, limit: model.info.maxNumSeqs, signal: context.signal },
+    (_prompt, choice, signal) => model.chat.chat({ ...chat, sampling: samplingOf(request.sampling, choice) }, signal),
+  );
+  for await (const { index, event } of answers) yield* machine.push(index, event);
   if (machine.usage === undefined) throw unfinished();
   context.usage = machine.usage;
 }

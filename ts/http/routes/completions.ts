@@ -2,6 +2,7 @@ import type { ServedModel } from '../../app/types.js';
 import { foldTextCompletion, TextCompletionMachine } from '../../chat/text-completion-machine.js';
 import type { GenerateRequest, GenerationEvent } from '../../engine/types.js';
 import {
+  COMPLETION_FIELDS,
   type CompletionRequest,
   parseCompletionRequest,
   type Prompt,
@@ -11,7 +12,7 @@ import { acquireModel } from '../acquire.js';
 import { answer } from '../answer.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
-import { mergeConcurrently } from '../merge.js';
+import { generateSeveral, type IndexedEvent, samplingOf } from '../several.js';
 import { newId, unfinished, unixSeconds } from './common.js';
 import type { Route } from './route.js';
 
@@ -21,6 +22,8 @@ export const completions: Route = {
   method: 'POST',
   path: PATH,
   summary: 'continue a raw prompt, streaming or not',
+  body: { fields: COMPLETION_FIELDS, required: ['prompt'] },
+  answer: { json: 'TextCompletion', event: 'TextCompletion' },
   async handle(context) {
     context.promptParam = 'prompt';
     const request = parseCompletionRequest(await readJson(context), context.parseOptions(PATH));
@@ -37,11 +40,17 @@ async function* chunksOf(context: RequestContext, request: CompletionRequest): A
     model: model.id,
     includeUsage: request.includeUsage || !request.stream,
     logprobs: request.logprobs !== undefined,
-    choices: await Promise.all(request.prompts.map(async (prompt) => echoOf(model, request, prompt))),
+    choices: await echoes(model, request),
   });
   for await (const { index, event } of generateAll(context, request, model)) yield* machine.push(index, event);
   if (machine.usage === undefined) throw unfinished();
   context.usage = machine.usage;
+}
+
+/** One per choice: all of the first prompt, then all of the second. */
+async function echoes(model: ServedModel, request: CompletionRequest): Promise<{ echo?: string }[]> {
+  const ofPrompts = await Promise.all(request.prompts.map(async (prompt) => echoOf(model, request, prompt)));
+  return ofPrompts.flatMap((echo) => Array.from({ length: request.n }, () => echo));
 }
 
 async function echoOf(model: ServedModel, { echo }: CompletionRequest, prompt: Prompt): Promise<{ echo?: string }> {
@@ -50,30 +59,33 @@ async function echoOf(model: ServedModel, { echo }: CompletionRequest, prompt: P
   return { echo: 'text' in prompt ? prompt.text : await model.engine.detokenize(model.info.handle, prompt.ids, false) };
 }
 
-interface IndexedEvent {
-  readonly index: number;
-  readonly event: GenerationEvent;
-}
-
 /** The events of all prompts, as they come. One request takes no more than the model runs at once. */
 async function* generateAll(
   context: RequestContext,
   request: CompletionRequest,
   model: ServedModel,
-): AsyncGenerator<IndexedEvent> {
-  const stop = new AbortController();
-  const signal = AbortSignal.any([context.signal, stop.signal]);
-  const sources = request.prompts.map(
-    (prompt, index) =>
-      async function* (): AsyncGenerator<IndexedEvent> {
-        const generation = model.engine.generate(toGenerateRequest(request, model, prompt), signal);
-        for await (const event of generation) yield { index, event };
-      },
-  );
-  yield* mergeConcurrently(sources, model.info.maxNumSeqs, () => stop.abort());
+): AsyncGenerator<IndexedEvent<GenerationEvent>> {
+  const { prompts, n } = request;
+  const options = { prompts: prompts.length, n, limit: model.info.maxNumSeqs, signal: context.signal };
+  const events = generateSeveral(options, (index, choice, signal) => {
+    const prompt = prompts[index] ?? { text: '' };
+    return model.engine.generate(toGenerateRequest(request, model, prompt, choice), signal);
+  });
+  for await (const { index, event } of events) yield { index, event: index % n === 0 ? event : withoutPrompt(event) };
 }
 
-function toGenerateRequest(request: CompletionRequest, model: ServedModel, prompt: Prompt): GenerateRequest {
+/** A prompt is counted once, however many answers it gets. */
+function withoutPrompt(event: GenerationEvent): GenerationEvent {
+  if (event.type !== 'finished') return event;
+  return { ...event, usage: { ...event.usage, promptTokens: 0, cachedTokens: 0 } };
+}
+
+function toGenerateRequest(
+  request: CompletionRequest,
+  model: ServedModel,
+  prompt: Prompt,
+  choice: number,
+): GenerateRequest {
   const { maxTokens, stop, ignoreEos, sampling, logprobs, cacheSalt } = request;
   return {
     model: model.info.handle,
@@ -81,7 +93,7 @@ function toGenerateRequest(request: CompletionRequest, model: ServedModel, promp
     maxTokens,
     ...(stop.length === 0 ? {} : { stop }),
     ignoreEos,
-    sampling,
+    sampling: samplingOf(sampling, choice),
     logprobs,
     promptLogprobs: request.echo ? logprobs : undefined,
     cacheSalt,

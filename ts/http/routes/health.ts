@@ -9,11 +9,18 @@ export const health: Route = {
   path: '/health',
   summary: 'whether the server is alive, and which models are ready',
   open: true,
+  answer: { json: 'Health' },
   async handle(context) {
     const models = await listOrNone(context);
     const idsIn = (state: ListedModel['state']): string[] =>
       models.filter((model) => model.state === state).map((model) => model.id);
-    sendJson(context, 200, { status: 'ok', models: idsIn('ready'), loading: idsIn('loading') });
+    const { draining } = context.services.drain;
+    // Not 200 while it ends: whoever balances load shall look elsewhere.
+    sendJson(context, draining ? 503 : 200, {
+      status: draining ? 'draining' : 'ok',
+      models: idsIn('ready'),
+      loading: idsIn('loading'),
+    });
   },
 };
 

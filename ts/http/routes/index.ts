@@ -4,6 +4,8 @@ import { chatCompletions } from './chat-completions.js';
 import { completions } from './completions.js';
 import { health } from './health.js';
 import { home } from './home.js';
+import { loadModel, reset } from './load-model.js';
+import { metrics } from './metrics.js';
 import { model, models } from './models.js';
 import {
   cancelResponse,
@@ -14,6 +16,7 @@ import {
   inputItems,
   inputTokens,
 } from './responses.js';
+import { openapi } from './openapi.js';
 import type { Route } from './route.js';
 
 export const ROUTES: readonly Route[] = [
@@ -31,4 +34,8 @@ export const ROUTES: readonly Route[] = [
   deleteResponse,
   cancelResponse,
   inputItems,
+  loadModel,
+  reset,
+  metrics,
+  openapi,
 ];

@@ -8,6 +8,7 @@ export const models: Route = {
   method: 'GET',
   path: '/v1/models',
   summary: 'the models that can be asked for',
+  answer: { json: 'ModelList' },
   async handle(context) {
     const list: WireModelList = { object: 'list', data: (await context.services.registry.list()).map(toWire) };
     sendJson(context, 200, list);
@@ -19,6 +20,7 @@ export const model: Route = {
   method: 'GET',
   path: '/v1/models/*id',
   summary: 'one model, with its context length',
+  answer: { json: 'Model' },
   async handle(context, { id }) {
     const found = await context.services.registry.find(id);
     if (found === undefined) throw modelNotFound(id);

@@ -170,7 +170,7 @@ function pendingOf(
   request: CreateResponse,
   onFailure?: (error: unknown) => void,
 ): PendingResponse {
-  const { services, signal, id } = context;
+  const { services, signal, id, caller } = context;
   const store = services.responses.kept?.store;
   return new PendingResponse({
     services,
@@ -178,6 +178,7 @@ function pendingOf(
     context: resolveContext(request, store),
     signal,
     requestId: id,
+    caller,
     // Before its end goes out: what a client has heard of is there, whatever happens to us.
     onEnd: (ended) => {
       if (request.store && !request.background) store?.put(ended);

@@ -1,5 +1,7 @@
 /** A route is data: what app.ts mounts, what `GET /` lists, what a 405 allows. */
 
+import type { FieldTable } from '../../protocol/field-table.js';
+import type { AnswerName } from '../../protocol/schemas.js';
 import type { RequestContext } from '../context.js';
 
 export interface Route {
@@ -10,6 +12,15 @@ export interface Route {
   readonly summary: string;
   /** Needs no API key. */
   readonly open?: true;
+  /** The JSON body it takes, for the API's description. */
+  readonly body?: { readonly fields: FieldTable; readonly required: readonly string[] };
+  /** What it answers, likewise: a JSON value, each event of a stream, plain text. Default: some JSON object. */
+  readonly answer?: { readonly json?: AnswerName; readonly event?: AnswerName; readonly text?: true };
   /** Throws what toApiError understands. `id` is the segment `:id` or, where the path ends in `*id`, its rest, decoded. */
   handle(context: RequestContext, parameters: { readonly id: string }): Promise<void>;
+}
+
+/** Who may ask: anyone who reaches the server, or only who shows a key (where the server has keys). */
+export function authOf(route: Route): 'open' | 'key' {
+  return route.open === true ? 'open' : 'key';
 }

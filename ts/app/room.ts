@@ -1,0 +1,54 @@
+/** Which models have to leave so that another one fits: least recently used first, never one in use. */
+
+import { totalmem } from 'node:os';
+
+/** A model that is loaded or on its way in. */
+export interface Occupant {
+  readonly key: string;
+  /** Weights and KV cache; while it loads, what is known of it. */
+  readonly bytes: number;
+  /** Larger is later. */
+  readonly lastUsed: number;
+  /** Held by a request, generating, or still loading. */
+  readonly busy: boolean;
+}
+
+export interface RoomLimits {
+  /** At least 1. */
+  readonly maxModels: number;
+  readonly maxBytes: number;
+}
+
+export type RoomPlan =
+  | { readonly fits: true; readonly evict: readonly string[] }
+  /** `limit` is the one that stays exceeded once all idle models are gone; `never` if nothing would help. */
+  | { readonly fits: false; readonly limit: 'models' | 'memory' | 'never'; readonly busy: readonly string[] };
+
+/** @param neededBytes of the newcomer, which is not among the occupants */
+export function planRoom(occupants: readonly Occupant[], neededBytes: number, limits: RoomLimits): RoomPlan {
+  const busy = occupants.filter((occupant) => occupant.busy).map(({ key }) => key);
+  if (neededBytes > limits.maxBytes) return { fits: false, limit: 'never', busy };
+  const idle = occupants.filter((occupant) => !occupant.busy).sort((a, b) => a.lastUsed - b.lastUsed);
+  const evict: string[] = [];
+  let models = occupants.length + 1;
+  let bytes = occupants.reduce((sum, occupant) => sum + occupant.bytes, neededBytes);
+  for (const { key, bytes: freed } of idle) {
+    if (models <= limits.maxModels && bytes <= limits.maxBytes) break;
+    evict.push(key);
+    models -= 1;
+    bytes -= freed;
+  }
+  if (models > limits.maxModels) return { fits: false, limit: 'models', busy };
+  if (bytes > limits.maxBytes) return { fits: false, limit: 'memory', busy };
+  return { fits: true, evict };
+}
+
+/** Share of the machine's memory that models may fill unless the operator says otherwise. */
+const MEMORY_SHARE = 0.8;
+
+/** Bytes for weights and KV caches: a share of the machine's memory, or of the container's where that is less. */
+export function defaultMemoryBudget(): number {
+  const constrained = process.constrainedMemory();
+  const memory = constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+  return Math.floor(memory * MEMORY_SHARE);
+}

@@ -1,0 +1,77 @@
+/**
+ * A model as one request sees it: its cached prefixes are its caller's own, and what it generates is counted. Every route
+ * gets its models here, so none can forget either.
+ */
+
+import type { ModelLease, ServedModel } from '../app/types.js';
+import type { ChatEvent, ChatRequest } from '../chat/types.js';
+import type { Engine, GenerateRequest, Generation, GenerationEvent } from '../engine/types.js';
+import type { Asker } from './context.js';
+import type { GenerationMeter } from './metrics.js';
+
+/** The lease itself, with the model of this request. */
+export function leaseFor(context: Asker, lease: ModelLease): ModelLease {
+  return { model: modelFor(context, lease.model), [Symbol.dispose]: () => lease[Symbol.dispose]() };
+}
+
+function modelFor(context: Asker, model: ServedModel): ServedModel {
+  const { metrics } = context.services;
+  const meter = (): GenerationMeter => metrics.generation(model.info.id);
+  const own = <R extends ChatRequest | GenerateRequest>(request: R): R => {
+    const cacheSalt = saltFor(context.caller, request.cacheSalt);
+    return cacheSalt === undefined ? request : { ...request, cacheSalt };
+  };
+  const engine: Engine = {
+    load: (options, onProgress, signal) => model.engine.load(options, onProgress, signal),
+    unload: (handle) => model.engine.unload(handle),
+    generate: (request, signal) => {
+      logPrompt(context, () => ('text' in request.prompt ? request.prompt.text : request.prompt.ids));
+      return counted(model.engine.generate(own(request), signal), meter());
+    },
+    tokenize: (handle, text, addSpecialTokens) => model.engine.tokenize(handle, text, addSpecialTokens),
+    detokenize: (handle, ids, skipSpecialTokens) => model.engine.detokenize(handle, ids, skipSpecialTokens),
+    stats: (handle) => model.engine.stats(handle),
+    listCached: () => model.engine.listCached(),
+    close: () => model.engine.close(),
+  };
+  return {
+    id: model.id,
+    info: model.info,
+    engine,
+    chat: {
+      chat: (request, signal) => {
+        logPrompt(context, () => request.messages);
+        return watched(model.chat.chat(own(request), signal), meter());
+      },
+    },
+    applyChatTemplate: (request) => model.applyChatTemplate(request),
+  };
+}
+
+/** Callers with different keys never share a prefix: how fast an answer starts would tell one what another has asked. */
+function saltFor(caller: string | undefined, salt: string | undefined): string | undefined {
+  if (caller === undefined) return salt;
+  // The caller's part has a fixed length, so no two pairs give one salt.
+  return salt === undefined ? caller : `${caller}/${salt}`;
+}
+
+function counted(generation: Generation, meter: GenerationMeter): Generation {
+  const events = watched(generation, meter);
+  return { [Symbol.asyncIterator]: () => events, cancel: () => generation.cancel() };
+}
+
+async function* watched<Event extends ChatEvent | GenerationEvent>(
+  events: AsyncIterable<Event>,
+  meter: GenerationMeter,
+): AsyncGenerator<Event, undefined, undefined> {
+  for await (const event of events) {
+    meter.see(event);
+    yield event;
+  }
+  return undefined;
+}
+
+function logPrompt(context: Asker, prompt: () => unknown): void {
+  const { logPrompts, logger } = context.services;
+  if (logPrompts) logger.info(`${context.id} prompt ${JSON.stringify(prompt())}`, { requestId: context.id });
+}
