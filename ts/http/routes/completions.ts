@@ -74,7 +74,7 @@ async function* generateAll(
 }
 
 function toGenerateRequest(request: CompletionRequest, model: ServedModel, prompt: Prompt): GenerateRequest {
-  const { maxTokens, stop, ignoreEos, sampling, logprobs, cacheSalt } = request;
+  const { maxTokens, stop, ignoreEos, sampling, grammar, logprobs, cacheSalt } = request;
   return {
     model: model.info.handle,
     prompt: 'text' in prompt ? { text: prompt.text, addSpecialTokens: request.addSpecialTokens } : prompt,
@@ -82,6 +82,7 @@ function toGenerateRequest(request: CompletionRequest, model: ServedModel, promp
     ...(stop.length === 0 ? {} : { stop }),
     ignoreEos,
     sampling,
+    ...(grammar === undefined ? {} : { constraint: { grammar } }),
     logprobs,
     promptLogprobs: request.echo ? logprobs : undefined,
     cacheSalt,
