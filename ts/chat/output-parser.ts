@@ -52,7 +52,9 @@ export class OutputParser {
       setReasoning: (on) => (this.thinking = on),
     };
     this.thinking = !format.channels && opensReasoning(format, prompt, continues);
-    this.steps = format.channels ? readChannels(context, openHeader(prompt)) : readMessage(context, this.thinking, !continues);
+    this.steps = format.channels
+      ? readChannels(context, openHeader(prompt))
+      : readMessage(context, this.thinking, !continues);
   }
 
   /** Tokens of the reasoning, its tags included. */

@@ -66,7 +66,8 @@ function toTemplateRole(template: string, role: ChatMessage['role']): string {
 
 /** Some templates show calls only where the content is none. */
 function toContent(template: string, message: ChatMessage, index: number): string | null {
-  if (message.content === null && message.toolCalls !== undefined && /\bcontent('\]|"\])? is none/.test(template)) return null;
+  if (message.content === null && message.toolCalls !== undefined && /\bcontent('\]|"\])? is none/.test(template))
+    return null;
   return toText(message.content, index);
 }
 

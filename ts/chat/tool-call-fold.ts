@@ -22,6 +22,8 @@ export class ToolCallFold {
 
   /** The calls that are complete, in order. */
   get whole(): ToolCall[] {
-    return this.calls.filter(({ done }) => done).map(({ id, name, arguments: json }) => ({ id, name, arguments: json }));
+    return this.calls
+      .filter(({ done }) => done)
+      .map(({ id, name, arguments: json }) => ({ id, name, arguments: json }));
   }
 }

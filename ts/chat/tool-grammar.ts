@@ -175,5 +175,7 @@ function channelCallAfter(rules: Rules, format: CompiledFormat, tools: readonly 
   const mark = (text: string): string => rules.text(withMarks(text, format.marks));
   const json = `(" "? ${mark('<|constrain|>')} "json" | " json")?`;
   const header = rules.rule(joined(`(" "? ${mark('<|channel|>')} "commentary")?`, json, mark('<|message|>')));
-  return anyOf(tools.map((tool) => rules.rule(joined(rules.text(`.${tool.name}`), header, argumentsRule(rules, tool)))));
+  return anyOf(
+    tools.map((tool) => rules.rule(joined(rules.text(`.${tool.name}`), header, argumentsRule(rules, tool)))),
+  );
 }

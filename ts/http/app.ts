@@ -15,6 +15,7 @@ import { createCors } from './cors.js';
 import { STATUS_CLIENT_GONE } from './errors.js';
 import { DEFAULT_LIMITS, type HttpLimits } from './limits.js';
 import { type Logger, silentLogger, warnOnce } from './logger.js';
+import { type McpServices, mcpResponseLoop } from './mcp.js';
 import { sendEmpty, sendError } from './respond.js';
 import { createResponses, type ResponseLoopFactory } from './responses/services.js';
 import { serveResponsesSocket } from './responses/socket.js';
@@ -38,7 +39,9 @@ export interface AppOptions {
   readonly limits?: Partial<HttpLimits>;
   /** Where responses are kept; false: nowhere. Closing it is the caller's business. @default in memory */
   readonly responses?: ResponseStore | false;
-  /** What runs tools on the server, per response. @default nothing does */
+  /** MCP servers, of requests and of the operator. @default tools of type `mcp` are refused */
+  readonly mcp?: McpServices;
+  /** What runs tools on the server, per response. @default `mcp` does */
   readonly responseLoop?: ResponseLoopFactory;
 }
 
@@ -46,11 +49,11 @@ const OPENAI_VERSION = '2020-10-01';
 
 /** @throws TypeError for a blank API key */
 export function createApp(options: AppOptions): Express {
-  const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger } = options;
+  const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger, mcp } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const responses = createResponses(
     options.responses === false ? undefined : (options.responses ?? createMemoryStore()),
-    options.responseLoop,
+    options.responseLoop ?? (mcp && mcpResponseLoop(mcp)),
     logger,
   );
   const services: Services = {
@@ -61,6 +64,7 @@ export function createApp(options: AppOptions): Express {
     warnOnce: warnOnce(logger),
     routes: ROUTES,
     responses,
+    mcp,
   };
   const contexts = new WeakMap<IncomingMessage, RequestContext>();
   const contextOf = (req: IncomingMessage, res: ServerResponse): RequestContext => {

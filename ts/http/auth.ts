@@ -27,6 +27,12 @@ export function createKeyCheck(keys: readonly string[]): KeyCheck {
   };
 }
 
+/** Tells callers apart without holding their keys; undefined if none was shown. */
+export function callerOf(req: IncomingMessage): string | undefined {
+  const key = shownKey(req);
+  return key === undefined ? undefined : digest(key).toString('hex');
+}
+
 function shownKey(req: IncomingMessage): string | undefined {
   const bearer = /^Bearer +(\S.*)$/i.exec(req.headers.authorization?.trim() ?? '')?.[1];
   const header = req.headers['x-api-key'];

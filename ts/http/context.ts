@@ -8,6 +8,7 @@ import type { Usage } from '../engine/types.js';
 import type { ParseOptions } from '../protocol/field-table.js';
 import type { HttpLimits } from './limits.js';
 import type { Logger } from './logger.js';
+import type { McpServices } from './mcp.js';
 import type { ResponseServices } from './responses/services.js';
 import type { Route } from './routes/route.js';
 
@@ -22,6 +23,8 @@ export interface Services {
   readonly warnOnce: (message: string) => void;
   readonly routes: readonly Route[];
   readonly responses: ResponseServices;
+  /** Undefined: tools of type `mcp` are refused. */
+  readonly mcp: McpServices | undefined;
 }
 
 /** A caller's own id is kept if it is short and harmless in a log and a header. */

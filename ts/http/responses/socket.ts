@@ -17,6 +17,7 @@ import { parseJson } from '../../protocol/json.js';
 import { parseCreateResponse } from '../../protocol/responses.js';
 import { type ContextSource, resolveContext } from '../../responses/context.js';
 import { itemsOf, type StoredResponse } from '../../responses/store.js';
+import { callerOf } from '../auth.js';
 import type { Services } from '../context.js';
 import { isUnexpected, toApiError } from '../errors.js';
 import { PendingResponse, PROMPT_PARAM } from './create.js';
@@ -66,7 +67,7 @@ export function serveResponsesSocket(
         return;
       }
       server.handleUpgrade(req, socket, head, (ws) => {
-        const connection = new Connection(ws, services);
+        const connection = new Connection(ws, services, callerOf(req));
         connections.add(connection);
         ws.once('close', () => connections.delete(connection));
       });
@@ -90,6 +91,7 @@ class Connection {
   constructor(
     private readonly ws: WebSocket,
     private readonly services: Services,
+    private readonly caller: string | undefined,
   ) {
     this.expiry = setTimeout(() => this.expire(), SOCKET_LIFETIME_MS).unref();
     ws.on('message', (data, isBinary) => void this.receive(data, isBinary));
@@ -149,6 +151,7 @@ class Connection {
         request: kept === undefined ? { ...request, store: false } : request,
         context: resolveContext(request, this.source()),
         signal: controller.signal,
+        caller: this.caller,
         requestId,
         onEnd: (stored) => {
           if (request.store) kept?.store.put(stored);

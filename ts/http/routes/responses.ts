@@ -16,6 +16,7 @@ import { newId } from '../../responses/ids.js';
 import type { StoredResponse } from '../../responses/store.js';
 import { toChatRequest } from '../../responses/to-chat.js';
 import { acquireModel } from '../acquire.js';
+import { callerOf } from '../auth.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
 import { ClientGoneError } from '../errors.js';
@@ -177,6 +178,7 @@ function pendingOf(
     request,
     context: resolveContext(request, store),
     signal,
+    caller: callerOf(context.req),
     requestId: id,
     // Before its end goes out: what a client has heard of is there, whatever happens to us.
     onEnd: (ended) => {
