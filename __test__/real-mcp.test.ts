@@ -15,6 +15,7 @@ import { checkLegal, checkSchema, collapsed } from './helpers/response-events.js
 const QUESTION = 'Please add 12 and 30 with the get-sum tool.';
 const ALLOWED = { allowed_tools: ['get-sum'], require_approval: 'never' };
 
+// This model would call a tool again and again: in its second turn the tools are withheld.
 describe('MCP with real weights', function () {
   this.timeout(600_000);
 
@@ -24,7 +25,7 @@ describe('MCP with real weights', function () {
     const pool = new McpPool({ allowLoopback: true });
     const config = { mcpServers: { everything: { command: process.execPath, args: [EVERYTHING, 'stdio'] } } };
     const { servers } = parseMcpConfig(JSON.stringify(config), {});
-    const server = createHttpServer(createApp({ registry: real.registry, mcp: { pool, servers } }));
+    const server = createHttpServer(createApp({ registry: real.registry, mcp: { pool, servers, maxTurns: 2 } }));
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
     try {
       const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'k', maxRetries: 0 });
@@ -38,7 +39,6 @@ describe('MCP with real weights', function () {
         const stream = client.responses.stream(body as any);
         const events: ResponseEvent[] = [];
         for await (const event of stream) events.push(event as unknown as ResponseEvent);
-        console.log(JSON.stringify((events.at(-1) as any).response.output, null, 1));
         checkSchema(events);
         const response = checkLegal(events);
         expect(collapsed(events), transport).to.include('mcp_call.completed');

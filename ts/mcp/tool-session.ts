@@ -65,6 +65,14 @@ export interface SessionCall {
 
 export const DEFAULT_MAX_TURNS = 10;
 export const DEFAULT_PARALLEL = 4;
+/**
+ * Small models that have called a tool call it again, whether it is offered or not, until somebody speaks to them. The
+ * conversation does not keep it.
+ */
+const NO_MORE_CALLS: ChatMessage = {
+  role: 'user',
+  content: 'No more tools can be called. Answer with what they said.',
+};
 /** Calls of one answer that are looked at; more is a model that repeats itself. */
 const MAX_CALLS_PER_TURN = 64;
 
@@ -112,7 +120,7 @@ export class ToolSession {
     const tools = this.withheld ? functions : [...functions, ...this.catalog.definitions];
     return {
       ...request,
-      messages: this.messages,
+      messages: this.withheld && this.callsRun > 0 ? [...this.messages, NO_MORE_CALLS] : this.messages,
       ...(tools.length === 0 ? {} : { tools }),
       // Nothing can be demanded of nothing.
       ...(this.turnChoice === undefined ? {} : { toolChoice: tools.length === 0 ? 'auto' : this.turnChoice }),
