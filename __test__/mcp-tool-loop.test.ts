@@ -1,13 +1,13 @@
 import { fromJsonSchema, McpServer as SdkServer } from '@modelcontextprotocol/server';
 import { expect } from 'chai';
 
-import type { ChatEvent, ChatMessage, ToolCallEvent } from '../ts/chat/types.js';
+import type { ChatEvent, ChatMessage, ChatRequest, ToolCallEvent } from '../ts/chat/types.js';
 import { EngineError } from '../ts/engine/types.js';
 import { callIdOfApproval, pendingApprovals } from '../ts/mcp/approval.js';
 import { McpPool } from '../ts/mcp/client-pool.js';
 import { historyName } from '../ts/mcp/history.js';
 import type { ToolLoopEvent, ToolLoopFinished } from '../ts/mcp/loop-events.js';
-import { type LoopRequest, runToolLoop, type ToolLoopOptions } from '../ts/mcp/tool-loop.js';
+import { runToolLoop, type ToolLoopOptions } from '../ts/mcp/tool-loop.js';
 import { inMemory, never } from './helpers/mcp-servers.js';
 import { rejection } from './helpers/rejection.js';
 import { Gate } from './helpers/scripted-registry.js';
@@ -37,12 +37,12 @@ function calls(...pairs: readonly (readonly [string, object])[]): Event[] {
 
 /** Plays one answer per turn and keeps what it was asked. */
 class ScriptedModel {
-  readonly requests: LoopRequest[] = [];
+  readonly requests: ChatRequest[] = [];
   left = 0;
 
-  constructor(private readonly answers: readonly (readonly Event[] | ((request: LoopRequest) => readonly Event[]))[]) {}
+  constructor(private readonly answers: readonly (readonly Event[] | ((request: ChatRequest) => readonly Event[]))[]) {}
 
-  async *chat(request: LoopRequest): AsyncGenerator<Event> {
+  async *chat(request: ChatRequest): AsyncGenerator<Event> {
     const answer = this.answers[this.requests.length];
     this.requests.push(request);
     if (answer === undefined) throw new Error('the model was asked more often than the script has answers');
@@ -55,7 +55,7 @@ class ScriptedModel {
     }
   }
 
-  last(): LoopRequest {
+  last(): ChatRequest {
     return this.requests.at(-1)!;
   }
 }

@@ -33,6 +33,7 @@ describe('a chat completion request', () => {
         model: undefined,
         messages: [{ role: 'user', content: 'hi', name: undefined }],
         tools: [],
+        mcpTools: [],
         toolChoice: undefined,
         parallelToolCalls: undefined,
         responseFormat: undefined,

@@ -8,6 +8,7 @@ import type {
   ChatCompletion,
   ChatCompletionChunk,
   ChatDelta,
+  ChatMcpLists,
   ToolCallDelta,
   WireFinishReason,
   WireLogprob,
@@ -40,9 +41,18 @@ export class ChatChunkMachine {
   }
 
   push(event: ChatEvent): ChatCompletionChunk[] {
-    const first = this.started ? [] : [this.choice({ role: 'assistant', content: '' })];
+    return [...this.first(), ...this.body(event)];
+  }
+
+  /** What was run on the server, beside the answer. */
+  pushMcp(delta: ChatMcpLists): ChatCompletionChunk[] {
+    return [...this.first(), this.choice(delta)];
+  }
+
+  private first(): ChatCompletionChunk[] {
+    if (this.started) return [];
     this.started = true;
-    return [...first, ...this.body(event)];
+    return [this.choice({ role: 'assistant', content: '' })];
   }
 
   private body(event: ChatEvent): ChatCompletionChunk[] {

@@ -14,9 +14,12 @@ import { createApp } from '../http/app.js';
 import { Drain } from '../http/drain.js';
 import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { closeServer, createHttpServer, listen } from '../http/server.js';
+import type { McpPool } from '../mcp/client-pool.js';
 import { CliFailure, systemCode } from './failure.js';
 import { plural } from './format.js';
+import { openMcpServers } from './mcp-servers.js';
 import { ProgressLine } from './progress.js';
+import { type OpenResponses, openResponses } from './responses-file.js';
 import { curlLine, describeModel, serverUrl } from './serve-report.js';
 import { byteSize, collect, collectList, decimal, wholeNumber } from './values.js';
 
@@ -44,6 +47,10 @@ interface ServeFlags {
   readonly allowedOrigins?: readonly string[];
   readonly strict?: boolean;
   readonly drainTimeout: number;
+  readonly mcpConfig?: string;
+  readonly mcpAllowLoopback?: boolean;
+  readonly mcpAllowPrivate?: boolean;
+  readonly responsesStore?: string;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
   readonly logPrompts?: boolean;
@@ -72,6 +79,11 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--allowed-origins <list>', 'web origins that may call the API', collectList)
     .option('--drain-timeout <seconds>', 'time that a TERM signal gives to running answers', decimal(0, 86_400), 30)
     .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
+    .option('--responses-store <where>', 'a file, memory, or off (default: a file in the folder of your data)')
+    .optionsGroup('MCP:')
+    .option('--mcp-config <file>', 'MCP servers that requests may name, in the form {"mcpServers": {…}}')
+    .option('--mcp-allow-loopback', 'let requests name MCP servers on this machine')
+    .option('--mcp-allow-private', 'let requests name MCP servers in private networks')
     .optionsGroup('Model:')
     .addOption(choice('--device <name>', 'where to compute', ['auto', 'cpu', 'cuda', 'metal'], 'auto'))
     .addOption(choice('--dtype <name>', 'number format to compute in', ['auto', 'f32', 'f16', 'bf16'], 'auto'))
@@ -123,8 +135,10 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   if (flags.servedModelName !== undefined && model === undefined) {
     throw new CliFailure('--served-model-name names a MODEL: name one to serve', 2);
   }
-  const engine = createNativeEngine();
   const logger = createLogger(flags.logLevel, undefined, flags.logFormat);
+  const mcp = await openMcpServers(flags, version, logger);
+  const responses = await openResponses(flags.responsesStore, logger);
+  const engine = createNativeEngine();
   const drain = new Drain();
   const defaults = loadDefaults(flags);
   const { servedModelName, modelTimeout, maxLoadedModels, memoryBudget } = flags;
@@ -149,9 +163,12 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     logger,
     logPrompts: flags.logPrompts ?? false,
     drain,
+    mcp,
+    responses: responses.store,
   });
   const server = createHttpServer(app);
   const { port } = await listen(server, flags).catch((error: unknown) => {
+    responses.close();
     throw new CliFailure(listenSentence(flags, error), 1, { cause: error });
   });
   const url = serverUrl({ host: flags.host, port });
@@ -165,7 +182,7 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     if (!stop.aborted) throw error;
   } finally {
     if (stop.reason === 'SIGTERM') await finishAnswers(drain, flags.drainTimeout);
-    await closeAll(server, registry, engine);
+    await closeAll({ server, mcp: mcp.pool, responses, registry, engine });
   }
   // A load that is under way in native code would keep the process alive.
   process.exit(0);
@@ -261,9 +278,20 @@ async function finishAnswers(drain: Drain, seconds: number): Promise<void> {
   if (left > 0) say(`ending ${plural(left, 'request')} that took too long`);
 }
 
+interface Open {
+  readonly server: Server;
+  readonly mcp: McpPool;
+  readonly responses: OpenResponses;
+  readonly registry: ModelRegistry;
+  readonly engine: Engine;
+}
+
 /** Closing the sockets aborts what runs; the engine then frees what it holds. */
-async function closeAll(server: Server, registry: ModelRegistry, engine: Engine): Promise<void> {
+async function closeAll({ server, mcp, responses, registry, engine }: Open): Promise<void> {
   const closed = closeServer(server)
+    // Processes of MCP servers end with ours.
+    .then(() => mcp.close())
+    .then(() => responses.close())
     .then(() => registry.close())
     .then(() => engine.close());
   const late = new Promise<void>((resolve) => setTimeout(resolve, closeMs).unref());

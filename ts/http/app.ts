@@ -16,6 +16,7 @@ import { Drain, drainingError } from './drain.js';
 import { STATUS_CLIENT_GONE } from './errors.js';
 import { DEFAULT_LIMITS, type HttpLimits } from './limits.js';
 import { type Logger, silentLogger, warnOnce } from './logger.js';
+import { type McpServices, mcpResponseLoop } from './mcp.js';
 import { Metrics } from './metrics.js';
 import { sendEmpty, sendError } from './respond.js';
 import { createResponses, type ResponseLoopFactory } from './responses/services.js';
@@ -46,7 +47,9 @@ export interface AppOptions {
   readonly limits?: Partial<HttpLimits>;
   /** Where responses are kept; false: nowhere. Closing it is the caller's business. @default in memory */
   readonly responses?: ResponseStore | false;
-  /** What runs tools on the server, per response. @default nothing does */
+  /** MCP servers, of requests and of the operator. @default tools of type `mcp` are refused */
+  readonly mcp?: McpServices;
+  /** What runs tools on the server, per response. @default `mcp` does */
   readonly responseLoop?: ResponseLoopFactory;
 }
 
@@ -54,11 +57,11 @@ const OPENAI_VERSION = '2020-10-01';
 
 /** @throws TypeError for a blank API key */
 export function createApp(options: AppOptions): Express {
-  const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger } = options;
+  const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger, mcp } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const responses = createResponses(
     options.responses === false ? undefined : (options.responses ?? createMemoryStore()),
-    options.responseLoop,
+    options.responseLoop ?? (mcp && mcpResponseLoop(mcp)),
     logger,
   );
   const drain = options.drain ?? new Drain();
@@ -74,6 +77,7 @@ export function createApp(options: AppOptions): Express {
     metrics: new Metrics(registry, () => drain.requests),
     drain,
     logPrompts: options.logPrompts ?? false,
+    mcp,
   };
   const contexts = new WeakMap<IncomingMessage, RequestContext>();
   const contextOf = (req: IncomingMessage, res: ServerResponse): RequestContext => {

@@ -9,6 +9,7 @@ import type { ParseOptions } from '../protocol/field-table.js';
 import type { Drain } from './drain.js';
 import type { HttpLimits } from './limits.js';
 import type { Logger } from './logger.js';
+import type { McpServices } from './mcp.js';
 import type { ResponseServices } from './responses/services.js';
 import type { Metrics } from './metrics.js';
 import type { Route } from './routes/route.js';
@@ -24,6 +25,8 @@ export interface Services {
   readonly warnOnce: (message: string) => void;
   readonly routes: readonly Route[];
   readonly responses: ResponseServices;
+  /** Undefined: tools of type `mcp` are refused. */
+  readonly mcp: McpServices | undefined;
   /** Whether routes that are not open ask for a key. */
   readonly hasKeys: boolean;
   readonly metrics: Metrics;

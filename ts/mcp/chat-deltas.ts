@@ -4,41 +4,8 @@
  * leave alone. `tool_calls` itself stays the client's: a call shown there would be run again by the client.
  */
 
-import { type McpCallError } from './errors.js';
+import type { ChatMcpCallDelta, ChatMcpList, ChatMcpLists } from '../protocol/chat-completions.js';
 import type { ToolLoopEvent } from './loop-events.js';
-
-/** One server's list: in one delta, whole. */
-export interface ChatMcpList {
-  readonly index: number;
-  readonly server_label: string;
-  /** Names of the tools that the model was offered. */
-  readonly tools: readonly string[];
-  readonly error?: McpCallError;
-}
-
-/** One call. In deltas: first id, type, server and name; then arguments, to be concatenated; then how it ended. */
-export interface ChatMcpCallDelta {
-  readonly index: number;
-  readonly id?: string;
-  readonly type?: 'mcp_call';
-  readonly server_label?: string;
-  readonly name?: string;
-  readonly arguments?: string;
-  readonly status?: 'completed' | 'failed' | 'incomplete';
-  readonly output?: string;
-  readonly error?: McpCallError;
-}
-
-export interface ChatMcpDelta {
-  readonly mcp_list_tools?: readonly [ChatMcpList];
-  readonly mcp_calls?: readonly [ChatMcpCallDelta];
-}
-
-/** The same in a message, whole. */
-export interface ChatMcpMessage {
-  readonly mcp_list_tools?: readonly ChatMcpList[];
-  readonly mcp_calls?: readonly ChatMcpCallDelta[];
-}
 
 /** Makes the deltas of one answer and keeps their fold. */
 export class ChatMcpDeltas {
@@ -46,7 +13,7 @@ export class ChatMcpDeltas {
   private readonly calls: ChatMcpCallDelta[] = [];
 
   /** Undefined: nothing that a chat completion shows. */
-  take(event: ToolLoopEvent): ChatMcpDelta | undefined {
+  take(event: ToolLoopEvent): ChatMcpLists | undefined {
     switch (event.type) {
       case 'list_tools_finished':
         return this.list({ server_label: event.serverLabel, tools: event.tools.map(({ name }) => name) });
@@ -72,20 +39,20 @@ export class ChatMcpDeltas {
   }
 
   /** Empty if no server was used. */
-  get message(): ChatMcpMessage {
+  get message(): ChatMcpLists {
     return {
       ...(this.lists.length === 0 ? {} : { mcp_list_tools: this.lists }),
       ...(this.calls.length === 0 ? {} : { mcp_calls: this.calls }),
     };
   }
 
-  private list(values: Omit<ChatMcpList, 'index'>): ChatMcpDelta {
+  private list(values: Omit<ChatMcpList, 'index'>): ChatMcpLists {
     const list = { index: this.lists.length, ...values };
     this.lists.push(list);
     return { mcp_list_tools: [list] };
   }
 
-  private change(id: string, values: Omit<ChatMcpCallDelta, 'index' | 'id'>): ChatMcpDelta | undefined {
+  private change(id: string, values: Omit<ChatMcpCallDelta, 'index' | 'id'>): ChatMcpLists | undefined {
     const index = this.calls.findIndex((call) => call.id === id);
     const call = this.calls[index];
     if (call === undefined) return undefined;

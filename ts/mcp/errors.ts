@@ -11,19 +11,7 @@ import {
 } from '@modelcontextprotocol/client';
 
 import { GuardedFetchError } from '../net/errors.js';
-
-export type McpCallError =
-  /** The server, or the way to it, failed. `code` is JSON-RPC's. */
-  | { readonly type: 'mcp_protocol_error'; readonly code: number; readonly message: string }
-  /** The tool itself says that it failed (`isError`), or was not run. */
-  | { readonly type: 'mcp_tool_execution_error'; readonly content: readonly ErrorText[] }
-  /** An HTTP status that is not a success. */
-  | { readonly type: 'http_error'; readonly code: number; readonly message: string };
-
-export interface ErrorText {
-  readonly type: 'text';
-  readonly text: string;
-}
+import type { McpCallError } from '../protocol/response-items.js';
 
 /** JSON-RPC codes of failures on this side: the customary ones of MCP's SDKs. */
 export const CONNECTION_FAILED = -32000;

@@ -3,7 +3,7 @@
 import type { ChatEvent, ChatMessage, ToolCallEvent } from '../chat/types.js';
 import type { Timings, Usage } from '../engine/types.js';
 import type { ApprovalRequest } from './approval.js';
-import type { McpCallError } from './errors.js';
+import type { McpCallError } from '../protocol/response-items.js';
 import type { McpProgress, McpToolInfo } from './tool.js';
 
 /** What the model says besides calls of tools. */

@@ -25,7 +25,7 @@ export function resolveChoice(choice: LoopToolChoice, catalog: ToolCatalog): Too
   if (typeof choice === 'string') return choice;
   if ('allowed' in choice) {
     const allowed = choice.allowed.flatMap((one) => (typeof one === 'string' ? [one] : namesOf(one, catalog)));
-    return { allowed, mode: allowed.length === 0 ? 'auto' : choice.mode };
+    return among(allowed, choice.mode);
   }
   if (!('serverLabel' in choice)) return choice;
   const names = namesOf(choice, catalog);
@@ -45,13 +45,18 @@ export function withoutServers(choice: ToolChoice, catalog: ToolCatalog): ToolCh
   if (typeof choice === 'string') return choice === 'required' ? 'auto' : choice;
   if (!('allowed' in choice)) return catalog.named(choice.name) === undefined ? choice : 'auto';
   const allowed = choice.allowed.filter((name) => catalog.named(name) === undefined);
-  return { allowed, mode: allowed.length === 0 ? 'auto' : choice.mode };
+  return among(allowed, choice.mode);
 }
 
 /** Whether the choice lets this tool be called. A named tool is a demand of the first turn, not a bound on later ones. */
 export function permits(choice: ToolChoice | undefined, name: string): boolean {
   if (choice === 'none') return false;
   return typeof choice !== 'object' || !('allowed' in choice) || choice.allowed.includes(name);
+}
+
+/** Of none, none: what is not allowed stays so. */
+function among(allowed: readonly string[], mode: 'auto' | 'required'): ToolChoice {
+  return allowed.length === 0 ? 'none' : { allowed, mode };
 }
 
 function namesOf({ serverLabel, name }: ServerChoice, catalog: ToolCatalog): string[] {

@@ -3,7 +3,7 @@
 import type { Transport } from '@modelcontextprotocol/client';
 
 import type { McpRequireApproval, McpToolFilter } from '../protocol/mcp.js';
-import type { McpCallError } from './errors.js';
+import type { McpCallError } from '../protocol/response-items.js';
 
 export interface HttpServer {
   /** 'http': Streamable HTTP, and HTTP+SSE where there is no such thing. 'sse': the old transport at once. */

@@ -4,7 +4,7 @@ import type { ChatEvent, ChatMessage, FinishReason, ToolCall, ToolCallEvent } fr
 import type { Timings, Usage } from '../engine/types.js';
 import { callIdOfApproval } from './approval.js';
 import type { ToolLoopEvent } from './loop-events.js';
-import type { OfferedTool } from './naming.js';
+import type { CallKind } from './tool-session.js';
 
 export interface TurnCall {
   /** `mcp_…`, or the model's own for a function. */
@@ -12,21 +12,17 @@ export interface TurnCall {
   /** The model's name for it. */
   readonly name: string;
   readonly kind:
-    | { readonly type: 'mcp'; readonly offered: OfferedTool }
-    /** Held back; `id` is the call that the approval would lead to. */
-    | { readonly type: 'approval'; readonly offered: OfferedTool; readonly requestId: string }
-    /** The client's; `index` counts these alone. */
-    | { readonly type: 'function'; readonly index: number }
-    /** Of a tool that was not offered. */
-    | { readonly type: 'unknown' };
+    | Extract<CallKind, { readonly type: 'mcp' | 'unknown' }>
+    /** `id` is the call that the approval would lead to. */
+    | (Extract<CallKind, { readonly type: 'approval' }> & { readonly requestId: string })
+    /** `index` counts these alone. */
+    | (Extract<CallKind, { readonly type: 'function' }> & { readonly index: number });
   arguments: string;
   done: boolean;
 }
 
 export interface TurnContext {
-  readonly isFunction: (name: string) => boolean;
-  /** Undefined also for tools that may not be used now. */
-  readonly offered: (name: string) => OfferedTool | undefined;
+  readonly kindOf: (name: string) => CallKind;
   /** A fresh suffix for ids. */
   readonly newId: () => string;
 }
@@ -94,17 +90,22 @@ export class Turn {
   }
 
   private newCall({ id, name }: Extract<ToolCallEvent, { type: 'tool_call' }>): TurnCall {
-    const { isFunction, offered, newId } = this.context;
     const fresh = { name, arguments: '', done: false };
-    if (isFunction(name)) {
-      const index = this.calls.filter(({ kind }) => kind.type === 'function').length;
-      return { ...fresh, id, kind: { type: 'function', index } };
+    const kind = this.context.kindOf(name);
+    switch (kind.type) {
+      case 'function': {
+        const index = this.calls.filter((call) => call.kind.type === 'function').length;
+        return { ...fresh, id, kind: { ...kind, index } };
+      }
+      case 'unknown':
+        return { ...fresh, id, kind };
+      case 'mcp':
+        return { ...fresh, id: `mcp_${this.context.newId()}`, kind };
+      case 'approval': {
+        const requestId = `mcpr_${this.context.newId()}`;
+        return { ...fresh, id: callIdOfApproval(requestId), kind: { ...kind, requestId } };
+      }
     }
-    const tool = offered(name);
-    if (tool === undefined) return { ...fresh, id, kind: { type: 'unknown' } };
-    if (!tool.needsApproval) return { ...fresh, id: `mcp_${newId()}`, kind: { type: 'mcp', offered: tool } };
-    const requestId = `mcpr_${newId()}`;
-    return { ...fresh, id: callIdOfApproval(requestId), kind: { type: 'approval', offered: tool, requestId } };
   }
 
   private write(event: Extract<ToolCallEvent, { type: 'tool_call_arguments' }>): ToolLoopEvent[] {

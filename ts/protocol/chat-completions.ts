@@ -1,7 +1,8 @@
 /** `POST /v1/chat/completions`: what comes in, and what goes out. */
 
 import { invalidValue } from './errors.js';
-import { array, boolean, type Fields, fieldsOf, integer, type JsonObject, object, string } from './fields.js';
+import { array, boolean, type Fields, fieldsOf, integer, isObject, type JsonObject, object, string } from './fields.js';
+import { checkMcpTools, type McpTool, parseMcpTool, requireUnattended } from './mcp.js';
 import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
 import { type Message, parseMessage } from './messages.js';
@@ -19,6 +20,7 @@ import {
 } from './sampling.js';
 import { parseResponseFormat, type ResponseFormat } from './response-format.js';
 import { checkToolChoice, parseTool, parseToolChoice, type ToolChoice, type ToolDefinition } from './tools.js';
+import type { McpCallError } from './response-items.js';
 import type { WireTimings, WireUsage } from './usage.js';
 
 /** A request that exists is valid. */
@@ -31,6 +33,8 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly tools: readonly ToolDefinition[];
   /** Names tools that exist; undefined: the model decides. */
   readonly toolChoice: ToolChoice | undefined;
+  /** Servers whose tools may be called without asking. Empty if there are none. */
+  readonly mcpTools: readonly McpTool[];
   readonly parallelToolCalls: boolean | undefined;
   readonly responseFormat: ResponseFormat | undefined;
   /** Answers to the conversation, at least 1. */
@@ -110,15 +114,31 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
 function parseTools(
   fields: Fields,
   options: ParseOptions,
-): Pick<ChatCompletionRequest, 'tools' | 'toolChoice' | 'parallelToolCalls'> {
+): Pick<ChatCompletionRequest, 'tools' | 'mcpTools' | 'toolChoice' | 'parallelToolCalls'> {
   const given = fields.optional(
     'tools',
-    array((value, path) => parseTool(value, path, options.warn)),
+    array((value, path) =>
+      (isObject(value) && value['type'] === 'mcp' ? unattended : parseTool)(value, path, options.warn),
+    ),
   );
-  const tools = (given ?? []).filter((tool) => tool !== undefined);
+  const all = (given ?? []).filter((tool) => tool !== undefined);
+  const tools = all.filter((tool): tool is ToolDefinition => !isMcpTool(tool));
+  const mcpTools = all.filter(isMcpTool);
+  checkMcpTools(mcpTools, 'tools');
   const toolChoice = fields.optional('tool_choice', parseToolChoice);
-  if (toolChoice !== undefined) checkToolChoice(toolChoice, tools, fields.pathOf('tool_choice'));
-  return { tools, toolChoice, parallelToolCalls: fields.optional('parallel_tool_calls', boolean) };
+  if (toolChoice !== undefined) checkToolChoice(toolChoice, tools, fields.pathOf('tool_choice'), mcpTools.length > 0);
+  return { tools, mcpTools, toolChoice, parallelToolCalls: fields.optional('parallel_tool_calls', boolean) };
+}
+
+/** Without `require_approval: "never"` it is refused: nobody could be asked. */
+function unattended(value: unknown, path: string): McpTool {
+  const tool = parseMcpTool(value, path);
+  requireUnattended(tool, path);
+  return tool;
+}
+
+function isMcpTool(tool: ToolDefinition | McpTool): tool is McpTool {
+  return 'serverLabel' in tool;
 }
 
 function parseLogprobs(fields: Fields): number | undefined {
@@ -186,7 +206,35 @@ export interface WireToolCall {
   readonly function: { readonly name: string; readonly arguments: string };
 }
 
-export interface ChatDelta {
+/** What the server ran: one server's list, in one delta, whole. */
+export interface ChatMcpList {
+  readonly index: number;
+  readonly server_label: string;
+  /** Names of the tools that the model was offered. */
+  readonly tools: readonly string[];
+  readonly error?: McpCallError;
+}
+
+/** One call. In deltas: first id, type, server and name; then arguments, to be concatenated; then how it ended. */
+export interface ChatMcpCallDelta {
+  readonly index: number;
+  readonly id?: string;
+  readonly type?: 'mcp_call';
+  readonly server_label?: string;
+  readonly name?: string;
+  readonly arguments?: string;
+  readonly status?: 'completed' | 'failed' | 'incomplete';
+  readonly output?: string;
+  readonly error?: McpCallError;
+}
+
+/** In a delta, one of them at a time; in a message, all that there were. */
+export interface ChatMcpLists {
+  readonly mcp_list_tools?: readonly ChatMcpList[];
+  readonly mcp_calls?: readonly ChatMcpCallDelta[];
+}
+
+export interface ChatDelta extends ChatMcpLists {
   readonly role?: 'assistant';
   readonly content?: string;
   /** The same text twice: some clients read the one name, some the other. */
@@ -222,7 +270,7 @@ export interface ChatCompletion {
   readonly model: string;
   readonly choices: readonly {
     readonly index: number;
-    readonly message: {
+    readonly message: ChatMcpLists & {
       readonly role: 'assistant';
       /** Null where there is nothing but calls. */
       readonly content: string | null;

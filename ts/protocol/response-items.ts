@@ -109,9 +109,16 @@ export interface McpListToolsItem extends Item {
   readonly error?: string;
 }
 
+export interface McpErrorText {
+  readonly type: 'text';
+  readonly text: string;
+}
+
 export type McpCallError =
+  /** The server, or the way to it, failed: JSON-RPC's code, or an HTTP status that is no success. */
   | { readonly type: 'mcp_protocol_error' | 'http_error'; readonly code: number; readonly message: string }
-  | { readonly type: 'mcp_tool_execution_error'; readonly content: readonly JsonObject[] };
+  /** The tool itself says that it failed (`isError`), or was not run. */
+  | { readonly type: 'mcp_tool_execution_error'; readonly content: readonly McpErrorText[] };
 
 export interface McpCallItem extends Item {
   readonly type: 'mcp_call';

@@ -1,7 +1,7 @@
 /** The response as it goes over the wire: a superset of OpenAI's and Open Responses' objects. */
 
 import type { OutputItem, StoredItem } from './response-items.js';
-import type { ResponseTextFormat, ResponseTool, ResponseToolChoice } from './response-tools.js';
+import type { EchoedTool, ResponseTextFormat, ResponseToolChoice } from './response-tools.js';
 
 export type ResponseStatus = 'queued' | 'in_progress' | 'completed' | 'incomplete' | 'failed' | 'cancelled';
 
@@ -30,7 +30,7 @@ export interface ResponseEcho {
   readonly instructions: string | null;
   readonly previous_response_id: string | null;
   readonly metadata: Readonly<Record<string, string>>;
-  readonly tools: readonly ResponseTool[];
+  readonly tools: readonly EchoedTool[];
   readonly tool_choice: ResponseToolChoice;
   readonly parallel_tool_calls: boolean;
   readonly text: { readonly format: ResponseTextFormat; readonly verbosity: 'low' | 'medium' | 'high' };

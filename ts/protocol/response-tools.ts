@@ -1,6 +1,6 @@
 /** Tools, the choice among them, and the form of the text, as the Responses API writes them (flat, unlike chat). */
 
-import { invalidType, invalidValue, unsupportedParameter, unsupportedValue } from './errors.js';
+import { invalidType, invalidValue, unsupportedValue } from './errors.js';
 import {
   array,
   boolean,
@@ -14,6 +14,7 @@ import {
   shortened,
   string,
 } from './fields.js';
+import { checkMcpTools, type McpTool, parseMcpTool } from './mcp.js';
 
 export interface ResponseFunctionTool {
   readonly type: 'function';
@@ -23,26 +24,26 @@ export interface ResponseFunctionTool {
   readonly strict: boolean | null;
 }
 
-export interface McpToolFilter {
+/** As it is shown in a response: without what authenticates to the server. */
+export interface ResponseMcpTool {
+  readonly type: 'mcp';
+  readonly server_label: string;
+  /** Absent: a server of the operator's, known by its label. Without its query, where keys are put at times. */
+  readonly server_url?: string;
+  readonly server_description?: string;
+  readonly allowed_tools?: readonly string[] | ResponseMcpFilter;
+  readonly require_approval:
+    'always' | 'never' | { readonly always?: ResponseMcpFilter; readonly never?: ResponseMcpFilter };
+}
+
+export interface ResponseMcpFilter {
   readonly tool_names?: readonly string[];
   readonly read_only?: boolean;
 }
 
-/** A server whose tools the model may call. `authorization` and `headers` are neither stored nor echoed. */
-export interface ResponseMcpTool {
-  readonly type: 'mcp';
-  readonly server_label: string;
-  /** Absent: a server of the operator's, known by its label. */
-  readonly server_url?: string;
-  readonly server_description?: string;
-  readonly allowed_tools?: readonly string[] | McpToolFilter;
-  /** @default 'always' */
-  readonly require_approval: 'always' | 'never' | { readonly always?: McpToolFilter; readonly never?: McpToolFilter };
-  readonly authorization?: string;
-  readonly headers?: Readonly<Record<string, string>>;
-}
+export type ResponseTool = ResponseFunctionTool | McpTool;
 
-export type ResponseTool = ResponseFunctionTool | ResponseMcpTool;
+export type EchoedTool = ResponseFunctionTool | ResponseMcpTool;
 
 export type ResponseToolChoice =
   | 'none'
@@ -76,7 +77,6 @@ export const MAX_TOOLS = 128;
 const MAX_NAMES = 1_024;
 const TOOL_NAME = /^[A-Za-z0-9_-]{1,128}$/;
 const FORMAT_NAME = /^[A-Za-z0-9_-]{1,64}$/;
-const SERVER_LABEL = /^[A-Za-z][A-Za-z0-9_-]{0,63}$/;
 
 type Warn = (field: string) => void;
 
@@ -86,10 +86,14 @@ export function parseResponseTools(value: unknown, path: string, warn: Warn): re
   const kept = tools.filter((tool) => tool !== undefined);
   const seen = new Set<string>();
   for (const tool of kept) {
-    const key = tool.type === 'function' ? `function ${tool.name}` : `server ${tool.server_label}`;
+    const key = tool.type === 'function' ? `function ${tool.name}` : `server ${tool.serverLabel}`;
     if (seen.has(key)) throw invalidValue(path, `holds the ${key} twice`);
     seen.add(key);
   }
+  checkMcpTools(
+    kept.filter((tool) => tool.type === 'mcp'),
+    path,
+  );
   return kept;
 }
 
@@ -97,7 +101,7 @@ function parseTool(value: unknown, path: string, warn: Warn): ResponseTool | und
   const fields = fieldsOf(value, path);
   const type = fields.required('type', string);
   if (type === 'function') return functionTool(fields);
-  if (type === 'mcp') return mcpTool(fields);
+  if (type === 'mcp') return parseMcpTool(value, path);
   if (type === 'custom') {
     throw unsupportedValue(fields.pathOf('type'), 'custom tools are not available; use a function');
   }
@@ -114,48 +118,6 @@ function functionTool(outer: Fields): ResponseFunctionTool {
     description: fields.optional('description', string) ?? null,
     parameters: fields.optional('parameters', object) ?? null,
     strict: fields.optional('strict', boolean) ?? null,
-  };
-}
-
-function mcpTool(fields: Fields): ResponseMcpTool {
-  for (const name of ['connector_id', 'tunnel_id']) {
-    if (fields.raw(name) !== undefined) throw unsupportedParameter(fields.pathOf(name), 'use server_url');
-  }
-  const label = fields.required('server_label', (value, path) => {
-    const text = string(value, path);
-    if (SERVER_LABEL.test(text)) return text;
-    throw invalidValue(path, 'must be a letter and up to 63 characters of a-z, A-Z, 0-9, _ and -');
-  });
-  return {
-    type: 'mcp',
-    server_label: label,
-    server_url: fields.optional('server_url', nonEmptyString),
-    server_description: fields.optional('server_description', string),
-    allowed_tools: fields.optional('allowed_tools', (value, path) =>
-      Array.isArray(value) ? array(nonEmptyString, 0, MAX_NAMES)(value, path) : toolFilter(value, path),
-    ),
-    require_approval: fields.optional('require_approval', approval) ?? 'always',
-    authorization: fields.optional('authorization', nonEmptyString),
-    headers: fields.optional('headers', (value, path) =>
-      Object.fromEntries(
-        Object.entries(object(value, path)).map(([name, text]) => [name, string(text, `${path}.${name}`)]),
-      ),
-    ),
-  };
-}
-
-function approval(value: unknown, path: string): ResponseMcpTool['require_approval'] {
-  if (value === 'always' || value === 'never') return value;
-  if (!isObject(value)) throw invalidValue(path, "must be 'always', 'never' or an object");
-  const fields = fieldsOf(value, path);
-  return { always: fields.optional('always', toolFilter), never: fields.optional('never', toolFilter) };
-}
-
-function toolFilter(value: unknown, path: string): McpToolFilter {
-  const fields = fieldsOf(value, path);
-  return {
-    tool_names: fields.optional('tool_names', array(nonEmptyString, 0, MAX_NAMES)),
-    read_only: fields.optional('read_only', boolean),
   };
 }
 

@@ -215,7 +215,7 @@ function parseChoice(fields: Fields, tools: readonly ResponseTool[]): ResponseTo
     tools.some((tool) =>
       tool.type === 'function'
         ? wanted.type === 'function' && wanted.name === tool.name
-        : wanted.server_label === tool.server_label,
+        : wanted.server_label === tool.serverLabel,
     );
   if (choice === 'required' && tools.length === 0)
     throw invalidValue('tool_choice', "is 'required', but there are no tools");

@@ -69,10 +69,18 @@ export function parseToolChoice(value: unknown, path: string): ToolChoice {
   }
 }
 
-/** @throws ApiError if the choice needs tools that there are not */
-export function checkToolChoice(choice: ToolChoice, tools: readonly ToolDefinition[], path: string): void {
+/**
+ * @param hasOthers there are also tools whose names are not known yet; a choice can demand them, but not name them
+ * @throws ApiError if the choice needs tools that there are not
+ */
+export function checkToolChoice(
+  choice: ToolChoice,
+  tools: readonly ToolDefinition[],
+  path: string,
+  hasOthers = false,
+): void {
   if (choice === 'none' || choice === 'auto') return;
-  if (tools.length === 0) throw invalidValue(path, 'needs tools');
+  if (tools.length === 0 && !hasOthers) throw invalidValue(path, 'needs tools');
   if (choice === 'required') return;
   for (const name of 'name' in choice ? [choice.name] : choice.allowed) {
     if (!tools.some((tool) => tool.name === name)) {

@@ -25,6 +25,8 @@ const LASTING: ReadonlySet<ContextItem['type']> = new Set([
   'function_call',
   'function_call_output',
   'mcp_call',
+  'mcp_approval_request',
+  'mcp_approval_response',
 ]);
 
 /** @param items without compactions: `unfold` them first */

@@ -1,8 +1,9 @@
 /** What a response says of its request, with the defaults that were in force. */
 
 import type { LoadedModel } from '../engine/types.js';
+import type { McpRequireApproval, McpToolFilter } from '../protocol/mcp.js';
 import type { ResponseEcho } from '../protocol/response-object.js';
-import type { ResponseTool } from '../protocol/response-tools.js';
+import type { EchoedTool, ResponseMcpFilter, ResponseMcpTool, ResponseTool } from '../protocol/response-tools.js';
 import type { CreateResponse } from '../protocol/responses.js';
 
 /** @param info undefined while the model is not loaded: its defaults are not known yet */
@@ -35,9 +36,35 @@ export function toEcho(request: CreateResponse, model: string, info: LoadedModel
 }
 
 /** What authenticates to a tool's server is the caller's: it is neither stored nor shown. */
-function toEchoedTool(tool: ResponseTool): ResponseTool {
+function toEchoedTool(tool: ResponseTool): EchoedTool {
   if (tool.type === 'function') return tool;
-  return { ...tool, authorization: undefined, headers: undefined };
+  const { serverLabel, serverUrl, serverDescription, allowedTools, requireApproval } = tool;
+  return {
+    type: 'mcp',
+    server_label: serverLabel,
+    ...(serverUrl === undefined ? {} : { server_url: `${serverUrl.origin}${serverUrl.pathname}` }),
+    ...(serverDescription === undefined ? {} : { server_description: serverDescription }),
+    ...(allowedTools === undefined ? {} : { allowed_tools: toAllowed(allowedTools) }),
+    require_approval: typeof requireApproval === 'string' ? requireApproval : toEchoedApproval(requireApproval),
+  };
+}
+
+function toAllowed(filter: McpToolFilter): readonly string[] | ResponseMcpFilter {
+  return filter.readOnly === undefined && filter.toolNames !== undefined ? filter.toolNames : toFilter(filter);
+}
+
+function toEchoedApproval({ always, never }: Exclude<McpRequireApproval, string>): ResponseMcpTool['require_approval'] {
+  return {
+    ...(always === undefined ? {} : { always: toFilter(always) }),
+    ...(never === undefined ? {} : { never: toFilter(never) }),
+  };
+}
+
+function toFilter({ toolNames, readOnly }: McpToolFilter): ResponseMcpFilter {
+  return {
+    ...(toolNames === undefined ? {} : { tool_names: toolNames }),
+    ...(readOnly === undefined ? {} : { read_only: readOnly }),
+  };
 }
 
 /** Greedy, unless the checkpoint's generation_config.json asks for sampling. */

@@ -41,7 +41,9 @@ export type CallRoute =
   /** The server runs it: an `mcp_call` item, open until `mcpAnswered`. */
   | { readonly kind: 'mcp'; readonly serverLabel: string; readonly name: string }
   /** Someone has to agree first: an `mcp_approval_request` item. */
-  | { readonly kind: 'approval'; readonly serverLabel: string; readonly name: string };
+  | { readonly kind: 'approval'; readonly serverLabel: string; readonly name: string }
+  /** There is no such tool: only the model is told. */
+  | { readonly kind: 'unknown' };
 
 /** A whole call of a finished turn. */
 export interface TurnCall {
@@ -219,12 +221,14 @@ export class ResponseMachine {
    * @returns its events and its item's id
    */
   openMcpCall(call: {
+    /** @default a new one */
+    readonly id?: string;
     readonly serverLabel: string;
     readonly name: string;
     readonly arguments: string;
     readonly approvalRequestId: string;
   }): { readonly itemId: string; readonly events: ResponseEvent[] } {
-    const itemId = this.newId('mcp');
+    const itemId = call.id ?? this.newId('mcp');
     const item = new OpenMcpCall(itemId, this.output.length, call, call.approvalRequestId);
     const { events } = this.begin(item);
     return { itemId, events: this.numbered([...events, ...item.append(call.arguments), ...item.whole()]) };

@@ -24,6 +24,8 @@ export interface LoopContext {
  * What it throws fails the response.
  */
 export interface ResponseLoop extends AsyncDisposable {
+  /** What earlier calls of servers' tools are named in the first request (`ToChatOptions`). */
+  readonly mcpName?: (serverLabel: string, name: string) => string;
   /** Before the first turn, when `response.in_progress` is out: lists tools, runs approved calls. Returns the first request. */
   begin(context: LoopContext): AsyncGenerator<ResponseEvent, ChatRequest>;
   /** How a call of that name is shown. */

@@ -162,3 +162,22 @@ function toStored({ response, input }: { readonly response: string; readonly inp
     input: JSON.parse(input) as readonly StoredItem[],
   };
 }
+
+/**
+ * Keeps other processes off, until it is released or this process ends, however it ends: the lock is the system's.
+ * @param path a file of its own beside the store
+ * @returns releases it
+ * @throws Error if another process holds it
+ */
+export function lockFile(path: string): () => void {
+  closeSync(openSync(path, 'a', 0o600));
+  const db = new Database(path, { timeout: 0 });
+  try {
+    db.exec('BEGIN EXCLUSIVE');
+  } catch (error) {
+    db.close();
+    const busy = error instanceof Error && 'code' in error && String(error.code).startsWith('SQLITE_BUSY');
+    throw busy ? new Error('another server uses the file', { cause: error }) : error;
+  }
+  return () => db.close();
+}

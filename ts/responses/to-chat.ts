@@ -1,6 +1,7 @@
 /** Items → messages, tools and settings of a chat request. */
 
 import type { ChatMessage, ChatRequest, ContentPart, ResponseFormat, ToolCall, ToolChoice } from '../chat/types.js';
+import { callIdOfApproval } from '../mcp/approval.js';
 import { unsupportedValue } from '../protocol/errors.js';
 import type { ContextItem, McpCallItem, MessageItem, MessagePart, ReasoningItem } from '../protocol/response-items.js';
 import type { ResponseTextFormat, ResponseTool, ResponseToolChoice } from '../protocol/response-tools.js';
@@ -8,7 +9,7 @@ import type { CreateResponse } from '../protocol/responses.js';
 import { decodeReasoning } from './compaction.js';
 
 export interface ToChatOptions {
-  /** What the model knows an MCP tool as. @default its bare name */
+  /** What the model knows an MCP tool as; with it, calls that wait for approval are shown too. @default its bare name */
   readonly mcpName?: (serverLabel: string, name: string) => string;
 }
 
@@ -49,6 +50,7 @@ export function toChatRequest(
 export function toMessages(items: readonly ContextItem[], { mcpName }: ToChatOptions = {}): ChatMessage[] {
   const messages: ChatMessage[] = [];
   let turn = new AssistantTurn();
+  const executed = new Set(items.map((item) => (item.type === 'mcp_call' ? item.approval_request_id : null)));
   const flush = (): void => {
     const message = turn.message();
     if (message !== undefined) messages.push(message);
@@ -88,8 +90,14 @@ export function toMessages(items: readonly ContextItem[], { mcpName }: ToChatOpt
         messages.push({ role: 'tool', toolCallId: id, content: result });
         break;
       }
+      case 'mcp_approval_request': {
+        const { id = '', server_label: label, name } = item;
+        // Whoever names the tools also says what became of the call.
+        if (mcpName === undefined || executed.has(id)) break;
+        turn.call({ id: callIdOfApproval(id), name: mcpName(label, name), arguments: item.arguments });
+        break;
+      }
       case 'mcp_list_tools':
-      case 'mcp_approval_request':
       case 'mcp_approval_response':
         break;
       case 'compaction':

@@ -8,7 +8,7 @@ import type { CreateResponse } from '../../protocol/responses.js';
 import { encodeReasoning } from '../../responses/compaction.js';
 import type { ResponseContext } from '../../responses/context.js';
 import { toEcho } from '../../responses/echo.js';
-import { type CallRoute, ResponseMachine, unixSeconds } from '../../responses/event-machine.js';
+import { ResponseMachine, unixSeconds } from '../../responses/event-machine.js';
 import { newId } from '../../responses/ids.js';
 import { type ResponseLoop, runResponse } from '../../responses/run.js';
 import type { StoredResponse } from '../../responses/store.js';
@@ -38,15 +38,17 @@ export interface Creation {
 
 export class PendingResponse {
   readonly machine: ResponseMachine;
-  private route: (name: string) => CallRoute = () => ({ kind: 'function' });
+  private readonly loop: ResponseLoop | undefined;
 
+  /** @throws ApiError for tools that cannot be run */
   constructor(private readonly creation: Creation) {
     const { request } = creation;
+    this.loop = loopFor(creation);
     this.machine = new ResponseMachine({
       id: newId('resp'),
       createdAt: unixSeconds(),
       echo: toEcho(request, request.model ?? '', undefined),
-      route: (name) => this.route(name),
+      route: (name) => this.loop?.route(name) ?? { kind: 'function' },
       ...(request.encryptedReasoning ? { encodeReasoning } : {}),
     });
   }
@@ -67,9 +69,8 @@ export class PendingResponse {
       using lease = await acquireModel({ services, signal, id: requestId, caller }, request.model);
       const { model } = lease;
       machine.describe(toEcho(request, model.id, model.info));
-      await using loop = this.loopFor(model);
-      if (loop !== undefined) this.route = (name) => loop.route(name);
-      const chatRequest = toChatRequest(request, context.items);
+      await using loop = this.loop;
+      const chatRequest = toChatRequest(request, context.items, { mcpName: loop?.mcpName });
       refuseImages(chatRequest, model.id);
       const running = runResponse({
         machine,
@@ -97,19 +98,18 @@ export class PendingResponse {
     }
   }
 
-  private loopFor(model: Parameters<NonNullable<Services['responses']['loop']>>[1]): ResponseLoop | undefined {
-    const { services, request } = this.creation;
-    const loop = services.responses.loop?.(request, model);
-    const index = request.tools.findIndex(({ type }) => type === 'mcp');
-    if (index >= 0 && loop === undefined) throw unsupportedValue(`tools[${index}].type`, 'no MCP tools are run here');
-    return loop;
-  }
-
   private describe(error: unknown): ResponseError {
     const { services, requestId, onFailure } = this.creation;
     onFailure?.(error);
     return toResponseError(services, requestId, error);
   }
+}
+
+function loopFor({ services, request, context, caller }: Creation): ResponseLoop | undefined {
+  const loop = services.responses.loop?.({ request, items: context.items, caller });
+  const index = request.tools.findIndex(({ type }) => type === 'mcp');
+  if (index >= 0 && loop === undefined) throw unsupportedValue(`tools[${index}].type`, 'no MCP tools are run here');
+  return loop;
 }
 
 /** The few codes a response may carry; what is not sent goes to the log. */

@@ -1,6 +1,6 @@
 /** What the routes of the Responses API share. */
 
-import type { ServedModel } from '../../app/types.js';
+import type { ContextItem } from '../../protocol/response-items.js';
 import type { CreateResponse } from '../../protocol/responses.js';
 import { BackgroundRuns } from '../../responses/background.js';
 import { failInterrupted } from '../../responses/interrupted.js';
@@ -8,8 +8,16 @@ import type { ResponseLoop } from '../../responses/run.js';
 import type { ResponseStore } from '../../responses/store.js';
 import type { Logger } from '../logger.js';
 
+export interface LoopRequest {
+  readonly request: CreateResponse;
+  /** The whole conversation. */
+  readonly items: readonly ContextItem[];
+  /** Who asks, if a key was shown: what is not to be shared between callers is kept apart by it. Not the key itself. */
+  readonly caller: string | undefined;
+}
+
 /** Makes what runs a response's tools; undefined where it has none to run. Throws ApiError for tools it cannot run. */
-export type ResponseLoopFactory = (request: CreateResponse, model: ServedModel) => ResponseLoop | undefined;
+export type ResponseLoopFactory = (asked: LoopRequest) => ResponseLoop | undefined;
 
 export interface ResponseServices {
   /** Undefined: nothing is stored. */

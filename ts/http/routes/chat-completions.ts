@@ -1,9 +1,15 @@
 import { ChoicesMachine, foldChoices } from '../../chat/choices.js';
-import type { ChatRequest } from '../../chat/types.js';
+import { ChatChunkMachine, foldChatCompletion } from '../../chat/chunk-machine.js';
+import type { ChatModel, ChatRequest, FinishReason } from '../../chat/types.js';
+import { ChatMcpDeltas } from '../../mcp/chat-deltas.js';
+import type { ToolLoopEnd, ToolLoopEvent } from '../../mcp/loop-events.js';
+import { runToolLoop } from '../../mcp/tool-loop.js';
 import {
   CHAT_COMPLETION_FIELDS,
+  type ChatCompletion,
   type ChatCompletionChunk,
   type ChatCompletionRequest,
+  type ChatMcpLists,
   parseChatCompletionRequest,
 } from '../../protocol/chat-completions.js';
 import { unsupportedValue } from '../../protocol/errors.js';
@@ -13,6 +19,7 @@ import { answer } from '../answer.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
 import { generateSeveral, samplingOf } from '../several.js';
+import { requestedServers } from '../mcp.js';
 import { newId, unfinished, unixSeconds } from './common.js';
 import type { Route } from './route.js';
 
@@ -27,17 +34,38 @@ export const chatCompletions: Route = {
   async handle(context) {
     context.promptParam = 'messages';
     const request = parseChatCompletionRequest(await readJson(context), context.parseOptions(PATH));
-    await answer(context, request.stream, chunksOf(context, request), foldChoices);
+    const mcp = new ChatMcpDeltas();
+    await answer(context, request.stream, chunksOf(context, request, mcp), (chunks) =>
+      request.mcpTools.length === 0 ? foldChoices(chunks) : withMcp(foldChatCompletion(chunks), mcp.message),
+    );
   },
 };
 
-async function* chunksOf(context: RequestContext, request: ChatCompletionRequest): AsyncGenerator<ChatCompletionChunk> {
+/** @param mcp is told what servers' tools were run */
+async function* chunksOf(
+  context: RequestContext,
+  request: ChatCompletionRequest,
+  mcp: ChatMcpDeltas,
+): AsyncGenerator<ChatCompletionChunk> {
+  const loopOf = loopMaker(context, request);
   using lease = await acquireModel(context, request.model);
   const { model } = lease;
   refuseImages(request.messages, model.id);
+  const head = {
+    id: newId('chatcmpl'),
+    created: unixSeconds(),
+    model: model.id,
+    includeUsage: request.includeUsage || !request.stream,
+  };
+  if (loopOf !== undefined) {
+    const machine = new ChatChunkMachine(head);
+    for await (const event of loopOf(model.chat)) yield* loopChunks(event, machine, mcp);
+    if (machine.usage === undefined) throw unfinished();
+    context.usage = machine.usage;
+    return;
+  }
   const { n } = request;
-  const head = { id: newId('chatcmpl'), created: unixSeconds(), model: model.id };
-  const machine = new ChoicesMachine({ ...head, includeUsage: request.includeUsage || !request.stream }, n);
+  const machine = new ChoicesMachine(head, n);
   const chat = toChatRequest(request);
   const answers = generateSeveral(
     { prompts: 1, n, limit: model.info.maxNumSeqs, signal: context.signal },
@@ -46,6 +74,57 @@ async function* chunksOf(context: RequestContext, request: ChatCompletionRequest
   for await (const { index, event } of answers) yield* machine.push(index, event);
   if (machine.usage === undefined) throw unfinished();
   context.usage = machine.usage;
+}
+
+/** Undefined if the request names no servers. @throws ApiError 400 for servers that may not be used */
+function loopMaker(
+  context: RequestContext,
+  request: ChatCompletionRequest,
+): ((model: ChatModel) => AsyncIterable<ToolLoopEvent>) | undefined {
+  const { mcpTools } = request;
+  if (mcpTools.length === 0) return undefined;
+  const { mcp } = context.services;
+  if (mcp === undefined) throw unsupportedValue('tools', 'no MCP tools are run here');
+  if (request.n > 1) throw unsupportedValue('n', 'with MCP tools there is one answer (n = 1)');
+  // Which of them is meant, the error says by its label.
+  const servers = requestedServers(mcp, mcpTools, () => 'tools', context.caller);
+  const { pool, maxTurns } = mcp;
+  const { toolChoice = 'auto' } = request;
+  const { signal } = context;
+  return (model) =>
+    runToolLoop({
+      model,
+      pool,
+      request: toChatRequest(request),
+      servers,
+      toolChoice,
+      signal,
+      ...(maxTurns === undefined ? {} : { maxTurns }),
+    });
+}
+
+function loopChunks(event: ToolLoopEvent, machine: ChatChunkMachine, mcp: ChatMcpDeltas): ChatCompletionChunk[] {
+  if (event.type === 'model' || event.type === 'function_call') return machine.push(event.event);
+  if (event.type === 'finished') {
+    const { usage, timings } = event;
+    return machine.push({ type: 'finished', reason: FINISH_REASONS[event.reason], usage, timings });
+  }
+  const delta = mcp.take(event);
+  return delta === undefined ? [] : machine.pushMcp(delta);
+}
+
+const FINISH_REASONS: Readonly<Record<ToolLoopEnd, FinishReason>> = {
+  stop: 'stop',
+  length: 'length',
+  function_calls: 'tool_calls',
+  // Without a call that is the client's, 'tool_calls' would send it looking for one.
+  approval: 'stop',
+  max_turns: 'stop',
+};
+
+function withMcp(completion: ChatCompletion, lists: ChatMcpLists): ChatCompletion {
+  const choices = completion.choices.map((choice) => ({ ...choice, message: { ...choice.message, ...lists } }));
+  return { ...completion, choices };
 }
 
 /** All models read text only, so far. */
@@ -59,11 +138,13 @@ function refuseImages(messages: readonly Message[], model: string): void {
 }
 
 function toChatRequest(request: ChatCompletionRequest): ChatRequest {
-  const { messages, tools, sampling, maxTokens, stop, ignoreEos, logprobs, templateVariables, cacheSalt } = request;
+  const { messages, tools, mcpTools, sampling, maxTokens, stop, ignoreEos, logprobs, templateVariables, cacheSalt } =
+    request;
   const { toolChoice, parallelToolCalls, responseFormat, addGenerationPrompt, continueFinalMessage } = request;
   return {
     messages,
-    ...(tools.length === 0 ? {} : { tools, toolChoice, parallelToolCalls }),
+    ...(tools.length === 0 ? {} : { tools, toolChoice }),
+    ...(tools.length + mcpTools.length === 0 ? {} : { parallelToolCalls }),
     responseFormat,
     sampling,
     maxTokens,
