@@ -92,6 +92,13 @@ describe('command line', () => {
       await writeFile(join(folder, 'empty'), '# nothing\n\n');
       const noKey = await runCli(['serve', '--api-key-file', join(folder, 'empty')]);
       expect(noKey.stderr).to.match(/^tsserve: the key file .* holds no key\n$/);
+      const noServers = await runCli(['serve', '--mcp-config', join(folder, 'none')]);
+      expect(noServers.stderr).to.match(/^tsserve: the MCP file .* cannot be read \(ENOENT\)\n$/);
+      const badServers = await runCli(['serve', '--mcp-config', join(folder, 'empty')]);
+      expect(badServers.stderr).to.match(/^tsserve: the MCP file .*: it is not valid JSON.*\n$/);
+      const noStore = await runCli(['serve', '--responses-store', folder]);
+      expect(noStore.stderr).to.match(/^tsserve: responses cannot be kept in .*\n$/);
+      expect([noServers, badServers, noStore].map(({ code }) => code)).to.deep.equal([1, 1, 1]);
       expect([taken, open, elsewhere, noFile, noKey].map(({ code }) => code)).to.deep.equal([1, 1, 1, 1, 1]);
     } finally {
       holder.close();

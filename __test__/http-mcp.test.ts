@@ -4,7 +4,7 @@ import { fromJsonSchema, McpServer as SdkServer } from '@modelcontextprotocol/se
 import { expect } from 'chai';
 import OpenAI from 'openai';
 
-import type { ChatEvent, ChatRequest } from '../ts/chat/types.js';
+import type { ChatEvent, ChatMessage, ChatRequest } from '../ts/chat/types.js';
 import type { McpServices } from '../ts/http/mcp.js';
 import { McpPool } from '../ts/mcp/client-pool.js';
 import type { McpServer } from '../ts/mcp/tool.js';
@@ -49,10 +49,14 @@ const gone: McpServer = {
 
 const ADD = call(0, 'add', ['{"a":1,', '"b":2}']);
 
+function textOf({ content: text }: Pick<ChatMessage, 'content'>): string {
+  return typeof text === 'string' ? text : JSON.stringify(text);
+}
+
 /** Adds, then says what the tool said last. */
 function adds({ messages }: ChatRequest): ChatEvent[] {
   const last = messages.at(-1)!;
-  if (last.role === 'tool') return [started, content(`it is ${String(last.content)}`), finished()];
+  if (last.role === 'tool') return [started, content(`it is ${textOf(last)}`), finished()];
   return asChat([started, ...ADD, finished()]);
 }
 
@@ -60,7 +64,7 @@ function adds({ messages }: ChatRequest): ChatEvent[] {
 function told({ messages }: ChatRequest): string[] {
   return messages.map(({ role, content: text, toolCalls }) =>
     toolCalls === undefined
-      ? `${role}: ${String(text)}`
+      ? `${role}: ${textOf({ content: text })}`
       : `${role} calls ${toolCalls.map((made) => made.name).join(', ')}`,
   );
 }

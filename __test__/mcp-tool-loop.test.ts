@@ -404,6 +404,9 @@ describe('MCP tool loop', () => {
       const events = await run(model, { servers: [never(adder)], maxTurns: 3, toolChoice: 'required' });
       expect(model.requests.map(({ tools }) => tools?.length ?? 0)).to.deep.equal([1, 1, 0]);
       expect(model.requests.map(({ toolChoice }) => toolChoice)).to.deep.equal(['required', 'auto', 'auto']);
+      // Told so in words, which the conversation does not keep.
+      expect(model.last().messages.at(-1)).to.deep.include({ role: 'user' });
+      expect(end(events).messages.map(({ role }) => role)).not.to.include('user');
       expect(end(events).reason).to.equal('stop');
     });
 

@@ -60,6 +60,8 @@ export type {
   Usage,
 } from './engine/types.js';
 
+export { createMcp } from './http/mcp.js';
+export type { McpOptions, McpServices } from './http/mcp.js';
 export type { ResponseStore, StoreLimits, StoreOptions } from './responses/store.js';
 
 /** Keeps responses in a file that outlives the process. Loaded when asked for: it brings a native module. */

@@ -1,9 +1,16 @@
 /** Runs the command line from its sources, as a process of its own. */
 
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Where servers of tests keep their responses. */
+const dataFolder = mkdtempSync(path.join(tmpdir(), 'tsserve-data-'));
+process.once('exit', () => rmSync(dataFolder, { recursive: true, force: true }));
 
 export interface CliResult {
   readonly code: number | null;
@@ -15,7 +22,14 @@ export interface CliResult {
 export function spawnCli(args: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcessWithoutNullStreams {
   const child = spawn(process.execPath, ['--import=tsx', 'ts/cli/main.ts', ...args], {
     cwd: root,
-    env: { ...process.env, TSSERVE_API_KEY: '', NO_COLOR: '1', ...env },
+    env: {
+      ...process.env,
+      TSSERVE_API_KEY: '',
+      NO_COLOR: '1',
+      XDG_DATA_HOME: dataFolder,
+      LOCALAPPDATA: dataFolder,
+      ...env,
+    },
     stdio: 'pipe',
   });
   child.stdout.setEncoding('utf8');

@@ -2,10 +2,9 @@
 
 import { readFile } from 'node:fs/promises';
 
-import type { McpServices } from '../http/mcp.js';
+import { createMcp, type McpServices } from '../http/mcp.js';
 import type { Logger } from '../http/logger.js';
-import { McpPool } from '../mcp/client-pool.js';
-import { McpConfigError, parseMcpConfig } from '../mcp/config.js';
+import { McpConfigError } from '../mcp/config.js';
 import { CliFailure, systemCode } from './failure.js';
 
 export interface McpFlags {
@@ -14,25 +13,31 @@ export interface McpFlags {
   readonly mcpAllowPrivate?: boolean;
 }
 
-/** Nothing is started or connected before a request needs it. @throws CliFailure for a file that cannot be used */
+/** @throws CliFailure for a file that cannot be used */
 export async function openMcpServers(flags: McpFlags, version: string, logger: Logger): Promise<McpServices> {
-  const { mcpConfig: path, mcpAllowLoopback: allowLoopback = false, mcpAllowPrivate: allowPrivate = false } = flags;
-  const log = (message: string): void => logger.info(`MCP: ${message}`);
-  const servers = path === undefined ? undefined : await readServers(path, logger);
-  const pool = new McpPool({ allowLoopback, allowPrivate, version, log });
-  return { pool, ...(servers === undefined ? {} : { servers }) };
-}
-
-async function readServers(path: string, logger: Logger): Promise<NonNullable<McpServices['servers']>> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw new CliFailure(`the MCP file ${path} cannot be read (${systemCode(error) ?? String(error)})`);
-  });
+  const {
+    mcpConfig: path = '',
+    mcpAllowLoopback: allowLoopback = false,
+    mcpAllowPrivate: allowPrivate = false,
+  } = flags;
+  const config = path === '' ? undefined : await read(path);
   try {
-    const { servers, warnings } = parseMcpConfig(text, process.env);
-    for (const warning of warnings) logger.warn(`${path}: ${warning}`);
-    return servers;
+    return createMcp({
+      ...(config === undefined ? {} : { config }),
+      allowLoopback,
+      allowPrivate,
+      version,
+      log: (message) => logger.info(`MCP: ${message}`),
+      warn: (message) => logger.warn(`${path}: ${message}`),
+    });
   } catch (error) {
     if (error instanceof McpConfigError) throw new CliFailure(`the MCP file ${path}: ${error.message}`);
     throw error;
   }
+}
+
+function read(path: string): Promise<string> {
+  return readFile(path, 'utf8').catch((error: unknown) => {
+    throw new CliFailure(`the MCP file ${path} cannot be read (${systemCode(error) ?? String(error)})`);
+  });
 }

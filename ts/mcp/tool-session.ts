@@ -116,7 +116,7 @@ export class ToolSession {
     this.withheld = last || this.callsLeft() <= 0;
     this.turnChoice =
       this.choice !== undefined && this.withheld ? withoutServers(this.choice, this.catalog) : this.choice;
-    const { tools: functions = [], toolChoice: _own, ...request } = this.request;
+    const { tools: functions = [], ...request } = this.request;
     const tools = this.withheld ? functions : [...functions, ...this.catalog.definitions];
     return {
       ...request,

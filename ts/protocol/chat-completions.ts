@@ -58,7 +58,10 @@ export const CHAT_COMPLETION_FIELDS = {
   messages: { status: 'honoured' },
   max_completion_tokens: { status: 'honoured', note: 'goes before max_tokens' },
   top_logprobs: { status: 'honoured', note: `0..${MAX_TOP_LOGPROBS}; needs logprobs` },
-  tools: { status: 'honoured', note: 'functions, strict or not; tools that run elsewhere are dropped' },
+  tools: {
+    status: 'honoured',
+    note: 'functions, strict or not; MCP servers that need no approval; tools that run elsewhere are dropped',
+  },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
   parallel_tool_calls: { status: 'honoured' },
   response_format: { status: 'honoured', note: 'text, json_object, json_schema' },

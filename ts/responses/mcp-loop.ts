@@ -125,7 +125,9 @@ async function* shown<R>(
           approved.set(event.id, event);
           break;
         case 'mcp_call_arguments': {
-          const { id, serverLabel, name, approvalRequestId = '' } = approved.get(event.id)!;
+          const call = approved.get(event.id);
+          if (call === undefined) break;
+          const { id, serverLabel, name, approvalRequestId = '' } = call;
           yield* machine.openMcpCall({ id, serverLabel, name, arguments: event.arguments, approvalRequestId }).events;
           break;
         }
