@@ -2,18 +2,19 @@ import eslint from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 /**
- * The dependency order: cli → http → app → responses → mcp → chat → {engine, protocol}. A folder may import itself and
- * what is named here, nothing else of ours. `__test__/imports-ts.test.ts` walks the tree and checks the same.
+ * The dependency order: cli → http → app → responses → mcp → chat → {engine, protocol, net}. A folder may import itself
+ * and what is named here, nothing else of ours. `__test__/imports-ts.test.ts` walks the tree and checks the same.
  */
 const mayImport = {
   protocol: [],
   engine: [],
-  chat: ['engine', 'protocol'],
-  mcp: ['chat', 'engine', 'protocol'],
-  responses: ['mcp', 'chat', 'engine', 'protocol'],
-  app: ['responses', 'mcp', 'chat', 'engine', 'protocol'],
-  http: ['app', 'responses', 'mcp', 'chat', 'engine', 'protocol'],
-  cli: ['http', 'app', 'responses', 'mcp', 'chat', 'engine', 'protocol'],
+  net: [],
+  chat: ['engine', 'protocol', 'net'],
+  mcp: ['chat', 'engine', 'protocol', 'net'],
+  responses: ['mcp', 'chat', 'engine', 'protocol', 'net'],
+  app: ['responses', 'mcp', 'chat', 'engine', 'protocol', 'net'],
+  http: ['app', 'responses', 'mcp', 'chat', 'engine', 'protocol', 'net'],
+  cli: ['http', 'app', 'responses', 'mcp', 'chat', 'engine', 'protocol', 'net'],
 };
 
 const nativeBinding = {

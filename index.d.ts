@@ -43,6 +43,12 @@ export interface BindingAlternative {
   logprob: number
 }
 
+/** What is added to a token's logit. */
+export interface BindingBias {
+  token: number
+  bias: number
+}
+
 /** A loadable model of the Hugging Face cache. */
 export interface BindingCachedModel {
   id: string
@@ -50,6 +56,17 @@ export interface BindingCachedModel {
   bytes: number
   /** Unix seconds. */
   modified: number
+}
+
+/** What an answer must match. `text` is set for schemas, patterns and grammars, `choices` for a choice. */
+export interface BindingConstraint {
+  type: 'json_object' | 'json_schema' | 'regex' | 'choice' | 'lark'
+  /** A schema as JSON, a regular expression, or a Lark grammar. */
+  text?: string
+  choices?: Array<string>
+  /** With a trigger the grammar applies from one of these tokens or texts on. */
+  triggerTokenIds?: Array<number>
+  triggerTexts?: Array<string>
 }
 
 /** An expected failure, as a value. */
@@ -108,6 +125,7 @@ export interface BindingGenerateRequest {
   stop?: Array<string>
   ignoreEos?: boolean
   sampling?: BindingSampling
+  constraint?: BindingConstraint
   /** 0..20 alternatives per generated token. */
   logprobs?: number
   /** The same for the prompt's tokens. */
@@ -195,6 +213,19 @@ export interface BindingSampling {
   topK?: number
   topP?: number
   minP?: number
+  typicalP?: number
+  epsilonCutoff?: number
+  etaCutoff?: number
+  repetitionPenalty?: number
+  presencePenalty?: number
+  frequencyPenalty?: number
+  logitBias?: Array<BindingBias>
+  noRepeatNgramSize?: number
+  badWords?: Array<Array<number>>
+  suppressTokens?: Array<number>
+  beginSuppressTokens?: Array<number>
+  /** Tokens of the answer before it may end. */
+  minTokens?: number
   /** A whole number; its 64 bits are the seed. */
   seed?: number
 }

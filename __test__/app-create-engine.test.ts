@@ -62,6 +62,7 @@ describe('app: createEngine', () => {
     expect(answer).to.deep.equal({
       text: 'Hello there!',
       reasoning: '',
+      toolCalls: [],
       finishReason: 'stop',
       usage: { promptTokens: 5, cachedTokens: 0, completionTokens: 2 },
     });
@@ -183,7 +184,13 @@ describe('app: createEngine', () => {
 describe('app: the package entry', () => {
   it('exports these names and no others', async () => {
     const entry = await import('../ts/index.js');
-    expect(Object.keys(entry).sort()).to.deep.equal(['EngineError', 'createEngine', 'createRouter', 'createServer']);
+    expect(Object.keys(entry).sort()).to.deep.equal([
+      'EngineError',
+      'createEngine',
+      'createRouter',
+      'createServer',
+      'openResponseStore',
+    ]);
   });
 
   it('serves an engine over HTTP', async () => {

@@ -162,6 +162,58 @@ describe('chat: local model', () => {
     ]);
   });
 
+  it('gives arguments as text where a template adds them to text, and no content where it asks for none', async () => {
+    const template =
+      "{% for message in messages %}{% if message['role'] and message['content'] is none %}{% for tool in message['tool_calls'] %}" +
+      "{{ tool['function']['name'] + ' ' + tool['function']['arguments'] + ';' }}{% endfor %}{% endif %}{% endfor %}";
+    const toolCalls = [{ id: 'c1', name: 'f', arguments: '{"x": 1}' }];
+    const text = await model({ chatTemplate: template }).applyChatTemplate({
+      messages: [{ role: 'assistant', content: null, toolCalls }],
+    });
+    expect(text).to.equal('f {"x":1};');
+  });
+
+  it('gives Mistral ids of nine characters, the same for the call and its result', async () => {
+    const template =
+      '{% for m in messages %}{% if m.tool_call_id is defined %}{{ m.tool_call_id }}{% else %}' +
+      "{% if m.tool_calls[0].id|length != 9 %}{{ raise_exception('bad id') }}{% endif %}{{ m.tool_calls[0].id }} " +
+      '{% endif %}{% endfor %}';
+    const toolCalls = [{ id: 'call_0123456789abcdef01234567', name: 'f', arguments: '{}' }];
+    const text = await model({ chatTemplate: template }).applyChatTemplate({
+      messages: [
+        { role: 'assistant', content: null, toolCalls },
+        { role: 'tool', content: '2', toolCallId: 'call_0123456789abcdef01234567' },
+      ],
+    });
+    expect(text).to.match(/^([0-9a-f]{9}) \1$/);
+  });
+
+  it('takes special tokens for syntax only as such', async () => {
+    class Vocabulary extends ScriptedEngine {
+      override tokenize = async (_handle: number, text: string): Promise<number[]> =>
+        text === '<tool_call>' ? [7] : text === '</tool_call>' ? [8] : [1, 2, 3];
+      override detokenize = async (_handle: number, [id]: readonly number[], skip: boolean): Promise<string> =>
+        skip ? '' : id === 7 ? '<tool_call>' : '</tool_call>';
+    }
+    const call = '{"name": "f", "arguments": {}}';
+    const answers = [
+      [{ text: '<tool_call>', special: 7 }, { text: call }, { text: '</tool_call>', special: 8 }],
+      [{ text: `<tool_call>${call}</tool_call>` }],
+    ];
+    const events: string[][] = [];
+    for (const pieces of answers) {
+      const script = (): GenerationEvent[][] => [[{ type: 'delta', pieces, nTokens: 1 }], [finished]];
+      const chat = model({ chatTemplate: '{# <tool_call></tool_call> #}x' }, new Vocabulary({ script }));
+      const all = await collect(chat.chat({ ...HI, tools: [{ name: 'f' }] }));
+      events.push(all.map((event) => event.type));
+      expect(engine.requests[0]?.constraint?.trigger).to.deep.equal({ tokenIds: [7] });
+    }
+    expect(events).to.deep.equal([
+      ['tool_call', 'tool_call_arguments', 'tool_call_done', 'finished'],
+      ['content', 'finished'],
+    ]);
+  });
+
   it('refuses arguments that are not JSON', async () => {
     const toolCalls = [{ id: 'c1', name: 'f', arguments: '{x' }];
     const error = await rejection(seen([{ role: 'assistant', content: '', toolCalls }]), EngineError);

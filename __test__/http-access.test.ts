@@ -70,7 +70,9 @@ describe('GET /', () => {
     await using app = await ScriptedApp.start(MODELS);
     const page = await app.call({ path: '/' });
     expect(page.headers['content-type']).to.equal('text/plain; charset=utf-8');
-    expect(page.text).to.include('POST /v1/chat/completions').and.include('org/two (loading)');
+    expect(page.text)
+      .to.match(/POST +\/v1\/chat\/completions/)
+      .and.include('org/two (loading)');
     const { json } = await app.call({ path: '/', headers: { accept: 'application/json' } });
     expect(json.endpoints.map(({ method, path }: any) => `${method} ${path}`)).to.deep.equal([
       'GET /',
@@ -79,6 +81,13 @@ describe('GET /', () => {
       'GET /v1/models/{id}',
       'POST /v1/chat/completions',
       'POST /v1/completions',
+      'POST /v1/responses',
+      'POST /v1/responses/input_tokens',
+      'POST /v1/responses/compact',
+      'GET /v1/responses/{id}',
+      'DELETE /v1/responses/{id}',
+      'POST /v1/responses/{id}/cancel',
+      'GET /v1/responses/{id}/input_items',
       'POST /load_model',
       'POST /reset',
       'GET /metrics',
@@ -241,7 +250,7 @@ describe('CORS', () => {
     expect([answer.status, answer.text]).to.deep.equal([204, '']);
     expect(answer.headers).to.include({
       'access-control-allow-origin': '*',
-      'access-control-allow-methods': 'GET, POST, OPTIONS',
+      'access-control-allow-methods': 'GET, POST, DELETE, OPTIONS',
       'access-control-allow-headers': 'authorization,content-type,x-stainless-os',
       'access-control-allow-private-network': 'true',
       'access-control-max-age': '600',

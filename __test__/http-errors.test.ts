@@ -82,8 +82,8 @@ describe('errors over HTTP', () => {
       { status: 400, code: 'unsupported_value', param: 'messages[0].content[1]', says: "'org/one' reads text only" },
     ],
     'a field that would change the answer': [
-      ask({ response_format: { type: 'json_object' } }),
-      { status: 400, code: 'unsupported_parameter', param: 'response_format', says: 'response_format' },
+      ask({ audio: { voice: 'alloy', format: 'wav' } }),
+      { status: 400, code: 'unsupported_parameter', param: 'audio', says: 'audio' },
     ],
     'no content type': [
       post('{}', CHAT, {}),

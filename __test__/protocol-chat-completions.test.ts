@@ -34,6 +34,9 @@ describe('a chat completion request', () => {
         messages: [{ role: 'user', content: 'hi', name: undefined }],
         tools: [],
         n: 1,
+        toolChoice: undefined,
+        parallelToolCalls: undefined,
+        responseFormat: undefined,
         sampling: { temperature: undefined, topK: undefined, topP: undefined, minP: undefined, seed: undefined },
         maxTokens: undefined,
         stop: [],
@@ -167,13 +170,43 @@ describe('a chat completion request', () => {
     expect(parse({ messages: [{ role: 'system', content: 's' }] }).request.messages).to.have.length(1);
   });
 
-  it('passes tools on, drops those that run elsewhere, and all of them for tool_choice none', () => {
+  it('passes tools on and drops those that run elsewhere', () => {
     const definition = { name: 'f', description: 'd', parameters: { type: 'object' }, strict: true };
     const tools = [{ type: 'function', function: definition }, { type: 'web_search' }];
     const { request, warned } = parseFields({ tools, tool_choice: 'auto' });
     expect(request.tools).to.deep.equal([definition]);
     expect(warned).to.deep.equal(['tools[].type="web_search"']);
-    expect(parseFields({ tools, tool_choice: 'none' }).request.tools).to.deep.equal([]);
+  });
+
+  it('reads every form of tool_choice', () => {
+    const tools = ['f', 'g'].map((name) => ({ type: 'function', function: { name } }));
+    const choice = (tool_choice: unknown): unknown => parseFields({ tools, tool_choice }).request.toolChoice;
+    for (const word of ['none', 'auto', 'required']) expect(choice(word)).to.equal(word);
+    expect(choice(null)).to.equal(undefined);
+    expect(choice({ type: 'function', function: { name: 'g' } })).to.deep.equal({ name: 'g' });
+    const allowed_tools = { mode: 'required', tools: [{ type: 'function', function: { name: 'f' } }] };
+    expect(choice({ type: 'allowed_tools', allowed_tools })).to.deep.equal({ allowed: ['f'], mode: 'required' });
+    expect(parseFields({ tools, parallel_tool_calls: false }).request.parallelToolCalls).to.equal(false);
+    expect(parseFields({ tool_choice: 'none' }).request.toolChoice).to.equal('none');
+  });
+
+  it('reads every form of response_format', () => {
+    const format = (response_format: unknown): unknown => parseFields({ response_format }).request.responseFormat;
+    expect(format({ type: 'text' })).to.deep.equal({ type: 'text' });
+    expect(format({ type: 'json_object' })).to.deep.equal({ type: 'json_object' });
+    const schema = { type: 'object' };
+    expect(format({ type: 'json_schema', json_schema: { name: 'n', schema, strict: true } })).to.deep.equal({
+      type: 'json_schema',
+      name: 'n',
+      schema,
+      strict: true,
+    });
+    expect(format({ type: 'json_schema', json_schema: { name: 'n', strict: null } })).to.deep.equal({
+      type: 'json_schema',
+      name: 'n',
+      schema: true,
+      strict: false,
+    });
   });
 
   it('continues the last message', () => {
@@ -221,7 +254,6 @@ describe('a chat completion request', () => {
     presence_penalty: -1,
     repetition_penalty: 1.1,
     logit_bias: { '5': 10 },
-    response_format: { type: 'json_object' },
     modalities: ['text', 'audio'],
     audio: { voice: 'alloy', format: 'wav' },
     functions: [{ name: 'f' }],
@@ -376,12 +408,45 @@ describe('a chat completion request', () => {
       'unsupported_value',
       'tools[0].type',
     ],
-    ['tool_choice required', { messages: [USER], tool_choice: 'required' }, 'unsupported_value', 'tool_choice'],
     [
-      'a named tool_choice',
-      { messages: [USER], tool_choice: { type: 'function', function: { name: 'f' } } },
-      'unsupported_value',
+      'tool_choice required without tools',
+      { messages: [USER], tool_choice: 'required' },
+      'invalid_value',
       'tool_choice',
+    ],
+    [
+      'a tool_choice that names no tool',
+      {
+        messages: [USER],
+        tools: [{ type: 'function', function: { name: 'g' } }],
+        tool_choice: { type: 'function', function: { name: 'f' } },
+      },
+      'invalid_value',
+      'tool_choice',
+    ],
+    [
+      'a custom tool_choice',
+      { messages: [USER], tool_choice: { type: 'custom', custom: { name: 'f' } } },
+      'unsupported_value',
+      'tool_choice.type',
+    ],
+    [
+      'allowed_tools without a mode',
+      { messages: [USER], tool_choice: { type: 'allowed_tools', allowed_tools: { tools: [] } } },
+      'missing_required_parameter',
+      'tool_choice.allowed_tools.mode',
+    ],
+    [
+      'an unknown response_format',
+      { messages: [USER], response_format: { type: 'xml' } },
+      'invalid_value',
+      'response_format.type',
+    ],
+    [
+      'a json_schema without a name',
+      { messages: [USER], response_format: { type: 'json_schema', json_schema: {} } },
+      'missing_required_parameter',
+      'response_format.json_schema.name',
     ],
     ['an unknown tool_choice', { messages: [USER], tool_choice: 'maybe' }, 'invalid_value', 'tool_choice'],
     [

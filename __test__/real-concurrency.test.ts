@@ -57,6 +57,22 @@ describe('concurrency on real weights', function () {
     expect(new Set(alone).size).to.be.greaterThan(1);
   });
 
+  it('forgets a request that is cancelled while its prompt is tokenised', async () => {
+    const free = await settled();
+    using lease = await server.registry.acquire(undefined);
+    for (let i = 0; i < 20; i++) {
+      const generation = server.engine.generate({
+        model: lease.model.info.handle,
+        prompt: { text: 'word '.repeat(900), addSpecialTokens: false },
+        ignoreEos: true,
+      });
+      generation.cancel();
+    }
+    // Whatever of it reached the engine must be gone soon, not when its credit is used up.
+    await server.engine.tokenize(lease.model.info.handle, 'after them in the same queue', false);
+    expect(await settled()).to.equal(free);
+  });
+
   it('frees the blocks of clients that leave in the middle, and the others stay right', async () => {
     const before = await settled();
     const alone = await Promise.all(prompts.map(ask));

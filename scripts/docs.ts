@@ -8,6 +8,7 @@ import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
 import type { FieldTable } from '../ts/protocol/field-table.js';
 import { LOAD_MODEL_FIELDS } from '../ts/protocol/load-model.js';
+import { RESPONSE_FIELDS } from '../ts/protocol/responses.js';
 
 const file = new URL('../docs/fields.md', import.meta.url);
 
@@ -20,6 +21,7 @@ ask for nothing (\`n: 1\`, an empty list) pass. A field that is not listed is ig
 
 ${section('POST /v1/chat/completions', CHAT_COMPLETION_FIELDS)}
 ${section('POST /v1/completions', COMPLETION_FIELDS)}
+${section('POST /v1/responses', RESPONSE_FIELDS)}
 ${section('POST /load_model', LOAD_MODEL_FIELDS)}`;
 }
 

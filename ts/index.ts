@@ -14,12 +14,14 @@ import type { RequestListener, Server } from 'node:http';
 import type { ModelEngine } from './app/create-engine.js';
 import { createApp, type AppOptions } from './http/app.js';
 import { createHttpServer } from './http/server.js';
+import type { ResponseStore, StoreOptions } from './responses/store.js';
 
 export { createEngine } from './app/create-engine.js';
 export type {
   AnswerPart,
   CallOptions,
   ChatOptions,
+  ChatPart,
   ChatResult,
   ChatStream,
   CompletionOptions,
@@ -28,6 +30,7 @@ export type {
   CreateEngineOptions,
   GenerationOptions,
   ModelEngine,
+  ToolCallPart,
 } from './app/create-engine.js';
 export type { ListedModel, ModelLease, ModelRegistry, ServedModel } from './app/types.js';
 export type {
@@ -35,8 +38,11 @@ export type {
   ContentPart,
   FinishReason,
   ImagePart,
+  ResponseFormat,
   TextPart,
   ToolCall,
+  ToolCallEvent,
+  ToolChoice,
   ToolDefinition,
 } from './chat/types.js';
 export { EngineError } from './engine/types.js';
@@ -53,6 +59,14 @@ export type {
   TokenInfo,
   Usage,
 } from './engine/types.js';
+
+export type { ResponseStore, StoreLimits, StoreOptions } from './responses/store.js';
+
+/** Keeps responses in a file that outlives the process. Loaded when asked for: it brings a native module. */
+export async function openResponseStore(path: string, options: StoreOptions = {}): Promise<ResponseStore> {
+  const { openSqliteStore } = await import('./responses/sqlite-store.js');
+  return openSqliteStore(path, options);
+}
 
 /** How the HTTP API answers: keys, origins, limits, logging. */
 export type RouterOptions = Omit<AppOptions, 'registry'>;

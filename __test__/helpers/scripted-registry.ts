@@ -92,7 +92,7 @@ export class ScriptedModel {
           return this.play(options.chat?.(request) ?? [], signal);
         },
       },
-      applyChatTemplate: async () => '',
+      applyChatTemplate: async ({ messages }) => messages.map(({ content }) => JSON.stringify(content)).join(' '),
     };
   }
 
@@ -221,9 +221,13 @@ class ScriptedEngine implements Engine {
     return ids.map((id) => `<${id}>`).join('');
   }
 
+  /** One id per word. */
+  async tokenize(_handle: number, text: string): Promise<number[]> {
+    return (text.match(/\S+/g) ?? []).map((_word, index) => index);
+  }
+
   load = unexpected;
   unload = unexpected;
-  tokenize = unexpected;
   listCached = unexpected;
   stats = () => ({ running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0 });
   close = unexpected;

@@ -6,13 +6,23 @@ import { join } from 'node:path';
 import { addonFile } from './setup.mjs';
 import { capture, root, run, say, Stop, tool } from './terminal.mjs';
 
-const cargo = (args) => () => run('cargo', args, { stdout: 'inherit' });
+/**
+ * Arguments of cargo for the machine's own target, named: `napi build` names it too, and cargo keeps what it built with
+ * and without a named target apart. All crates would be built twice.
+ */
+async function forHost([command, ...args]) {
+  const { text } = await capture('rustc', ['-vV']);
+  const host = /^host: (\S+)$/m.exec(text)?.[1];
+  return host === undefined ? [command, ...args] : [command, '--target', host, ...args];
+}
+
+const cargo = (args) => async () => run('cargo', await forHost(args), { stdout: 'inherit' });
 const node = (entry, args) => () => tool(entry, args, { stdout: 'inherit' });
 
 export const rustTests = {
   name: 'cargo test',
   count: /^test result: \w+\. (\d+) passed; (\d+) failed/gm,
-  run: counted('cargo', ['test', '--release', '--workspace', '--no-fail-fast']),
+  run: async () => counted('cargo', await forHost(['test', '--release', '--workspace', '--no-fail-fast']))(),
 };
 export const nodeTests = {
   name: 'mocha',
@@ -23,7 +33,10 @@ export const clippy = {
   name: 'clippy',
   run: cargo(['clippy', '--release', '--workspace', '--all-targets', '--keep-going', '--', '-D', 'warnings']),
 };
-export const rustFormat = { name: 'rustfmt', run: cargo(['fmt', '--all', '--check']) };
+export const rustFormat = {
+  name: 'rustfmt',
+  run: () => run('cargo', ['fmt', '--all', '--check'], { stdout: 'inherit' }),
+};
 export const types = { name: 'tsc', run: node('typescript/bin/tsc', ['-p', 'tsconfig.json']) };
 export const lint = { name: 'eslint', run: node('eslint/bin/eslint.js', ['.']) };
 export const format = {

@@ -1,6 +1,15 @@
 /** The embeddable API: a model inside a program. */
 
-import type { ChatMessage, ChatRequest, FinishReason, ToolDefinition } from '../chat/types.js';
+import type {
+  ChatMessage,
+  ChatRequest,
+  FinishReason,
+  ResponseFormat,
+  ToolCall,
+  ToolCallEvent,
+  ToolChoice,
+  ToolDefinition,
+} from '../chat/types.js';
 import {
   EngineError,
   type Engine,
@@ -14,6 +23,7 @@ import {
   type TokenInfo,
   type Usage,
 } from '../engine/types.js';
+import { isToolCallEvent, ToolCallFold } from '../chat/tool-call-fold.js';
 import { AnswerStream } from './answer-stream.js';
 import { createRegistry } from './registry.js';
 import type { ModelLease, ModelRegistry, ServedModel } from './types.js';
@@ -49,6 +59,12 @@ export interface GenerationOptions extends SamplingOptions {
 export interface ChatOptions extends GenerationOptions {
   readonly messages: readonly ChatMessage[];
   readonly tools?: readonly ToolDefinition[];
+  /** Whether and which tools may or must be called. Default: `auto` if there are tools. */
+  readonly toolChoice?: ToolChoice;
+  /** The answer may hold more than one call. @default true */
+  readonly parallelToolCalls?: boolean;
+  /** The form of the whole answer. */
+  readonly responseFormat?: ResponseFormat;
   /** Extra variables for the chat template (`enable_thinking`, …). */
   readonly templateVariables?: Readonly<Record<string, unknown>>;
   /** End the prompt with the assistant's turn opened. @default true */
@@ -65,7 +81,7 @@ export interface CompletionOptions extends GenerationOptions {
   readonly addSpecialTokens?: boolean;
 }
 
-/** A piece of an answer, in the order it is generated. */
+/** A piece of text of an answer, in the order it is generated. */
 export interface AnswerPart {
   readonly type: 'content' | 'reasoning';
   readonly text: string;
@@ -73,11 +89,21 @@ export interface AnswerPart {
   readonly tokens?: readonly TokenInfo[];
 }
 
+/**
+ * A piece of a tool call: its name, then its arguments as they are written, then that it is whole. The text is empty, so
+ * that texts of parts can be put together whatever they are.
+ */
+export type ToolCallPart = ToolCallEvent & { readonly text: '' };
+
+export type ChatPart = AnswerPart | ToolCallPart;
+
 /** A whole answer. */
 export interface ChatResult {
   readonly text: string;
   /** Empty if the model did not think aloud. */
   readonly reasoning: string;
+  /** Those that are whole: their arguments are JSON. */
+  readonly toolCalls: readonly ToolCall[];
   readonly finishReason: FinishReason;
   readonly usage: Usage;
   /** Seconds. */
@@ -94,7 +120,7 @@ export interface CompletionResult {
 }
 
 /** Parts by `for await`, the whole by `await`. */
-export type ChatStream = AnswerStream<AnswerPart, ChatResult>;
+export type ChatStream = AnswerStream<ChatPart, ChatResult>;
 /** Parts by `for await`, the whole by `await`. */
 export type CompletionStream = AnswerStream<AnswerPart, CompletionResult>;
 
@@ -258,15 +284,20 @@ export class ModelEngine implements AsyncDisposable {
   async *#answer(
     options: ChatOptions,
     signal: AbortSignal | undefined,
-  ): AsyncGenerator<AnswerPart, ChatResult, undefined> {
+  ): AsyncGenerator<ChatPart, ChatResult, undefined> {
     const text = { content: '', reasoning: '' };
+    const calls = new ToolCallFold();
     for await (const event of this.#model.chat.chat(toChatRequest(options), signal)) {
       if (event.type === 'content' || event.type === 'reasoning') {
         text[event.type] += event.text;
         yield event;
+      } else if (isToolCallEvent(event)) {
+        calls.push(event);
+        yield { ...event, text: '' };
       } else if (event.type === 'finished') {
         const { reason, usage, timings } = event;
-        return { text: text.content, reasoning: text.reasoning, finishReason: reason, usage, timings };
+        const { content, reasoning } = text;
+        return { text: content, reasoning, toolCalls: calls.whole, finishReason: reason, usage, timings };
       }
     }
     throw incomplete();
@@ -299,10 +330,14 @@ export class ModelEngine implements AsyncDisposable {
 }
 
 function toChatRequest(options: ChatOptions): ChatRequest {
-  const { messages, tools, templateVariables, addGenerationPrompt, continueFinalMessage } = options;
+  const { messages, tools, toolChoice, parallelToolCalls, responseFormat } = options;
+  const { templateVariables, addGenerationPrompt, continueFinalMessage } = options;
   return {
     messages,
     ...(tools === undefined ? {} : { tools }),
+    ...(toolChoice === undefined ? {} : { toolChoice }),
+    ...(parallelToolCalls === undefined ? {} : { parallelToolCalls }),
+    ...(responseFormat === undefined ? {} : { responseFormat }),
     ...(templateVariables === undefined ? {} : { templateVariables }),
     ...(addGenerationPrompt === undefined ? {} : { addGenerationPrompt }),
     ...(continueFinalMessage === undefined ? {} : { continueFinalMessage }),

@@ -1,6 +1,6 @@
 /**
- * Chat events → `chat.completion.chunk` values, in the order that clients hold us to: the role first, then text, then an
- * empty delta with the finish reason, then the usage. A non-streaming answer is the fold of the same chunks.
+ * Chat events → `chat.completion.chunk` values, in the order that clients hold us to: the role first, then text and tool
+ * calls, then an empty delta with the finish reason, then the usage. A non-streaming answer is the fold of the same chunks.
  */
 
 import type { TokenInfo, Usage } from '../engine/types.js';
@@ -8,9 +8,11 @@ import type {
   ChatCompletion,
   ChatCompletionChunk,
   ChatDelta,
+  ToolCallDelta,
   WireFinishReason,
   WireLogprob,
   WireLogprobs,
+  WireToolCall,
 } from '../protocol/chat-completions.js';
 import type { WireTimings, WireUsage } from '../protocol/usage.js';
 import type { ChatEvent } from './types.js';
@@ -55,6 +57,20 @@ export class ChatChunkMachine {
         // A token may complete no character yet: its log-probability is news all the same.
         if (event.text === '' && event.tokens === undefined) return [];
         return [this.choice({ content: event.text }, event.tokens)];
+      case 'tool_call':
+        // Clients add up what repeats: id, type and name come once, and the arguments are a string from the start.
+        return [
+          this.toolCall({
+            index: event.index,
+            id: event.id,
+            type: 'function',
+            function: { name: event.name, arguments: '' },
+          }),
+        ];
+      case 'tool_call_arguments':
+        return [this.toolCall({ index: event.index, function: { arguments: event.delta } })];
+      case 'tool_call_done':
+        return [];
       case 'finished':
         return this.finish(event);
     }
@@ -65,13 +81,17 @@ export class ChatChunkMachine {
     const last = this.choice({}, undefined, event.reason);
     const timings = toWireTimings(event.usage, event.timings);
     if (!this.options.includeUsage) return [{ ...last, timings }];
-    const usage = toWireUsage(event.usage, this.reasoningTokens);
+    const usage = toWireUsage(event.usage, event.reasoningTokens ?? this.reasoningTokens);
     return [last, { ...this.head(), choices: [], usage, timings }];
   }
 
   private countReasoning(tokens: readonly TokenInfo[] | undefined): void {
     if (tokens === undefined) this.reasoningTokens = undefined;
     else if (this.reasoningTokens !== undefined) this.reasoningTokens += tokens.length;
+  }
+
+  private toolCall(delta: ToolCallDelta): ChatCompletionChunk {
+    return this.choice({ tool_calls: [delta] });
   }
 
   private choice(
@@ -105,11 +125,13 @@ export function foldChatCompletion(chunks: Iterable<ChatCompletionChunk>): ChatC
   let finishReason: WireFinishReason | null = null;
   let usage: WireUsage | undefined;
   let timings: WireTimings | undefined;
+  const calls: WireToolCall[] = [];
   for (const chunk of chunks) {
     head ??= chunk;
     for (const choice of chunk.choices) {
       content += choice.delta.content ?? '';
       reasoning += choice.delta.reasoning ?? '';
+      for (const delta of choice.delta.tool_calls ?? []) foldToolCall(calls, delta);
       if (choice.logprobs !== null) (logprobs ??= []).push(...choice.logprobs.content);
       finishReason = choice.finish_reason ?? finishReason;
     }
@@ -128,7 +150,13 @@ export function foldChatCompletion(chunks: Iterable<ChatCompletionChunk>): ChatC
     choices: [
       {
         index: 0,
-        message: { role: 'assistant', content, ...spoken, refusal: null },
+        message: {
+          role: 'assistant',
+          content: content === '' && calls.length > 0 ? null : content,
+          ...spoken,
+          refusal: null,
+          ...(calls.length === 0 ? {} : { tool_calls: calls }),
+        },
         logprobs: logprobs === undefined ? null : { content: logprobs, refusal: null },
         finish_reason: finishReason,
       },
@@ -136,6 +164,17 @@ export function foldChatCompletion(chunks: Iterable<ChatCompletionChunk>): ChatC
     usage,
     ...(timings === undefined ? {} : { timings }),
   };
+}
+
+function foldToolCall(calls: WireToolCall[], { index, id, function: part }: ToolCallDelta): void {
+  const before = calls[index];
+  if (before === undefined) {
+    if (id === undefined || part.name === undefined) throw new Error(`tool call ${index} begins without id or name`);
+    calls[index] = { id, type: 'function', function: { name: part.name, arguments: part.arguments } };
+  } else {
+    const { name, arguments: json } = before.function;
+    calls[index] = { ...before, function: { name, arguments: json + part.arguments } };
+  }
 }
 
 function toLogprobs(tokens: readonly TokenInfo[]): WireLogprobs {

@@ -1,9 +1,14 @@
 /** `ChatModel` over the engine: messages → prompt text → generation → chat events. */
 
-import type { Engine, GenerateRequest, Generation, LoadedModel, TokenInfo } from '../engine/types.js';
-import { toTemplateInput } from './template-input.js';
+import type { Engine, GenerateRequest, LoadedModel } from '../engine/types.js';
+import { pickFormat } from './formats/index.js';
+import { formatTokens } from './formats/vocabulary.js';
+import { type CompiledFormat, compileFormat, OutputParser, parseGeneration, reasoningState } from './output-parser.js';
+import { chooseTemplate, toTemplateInput } from './template-input.js';
 import type { TemplateRenderer } from './template.js';
-import type { ChatEvent, ChatModel, ChatRequest } from './types.js';
+import { type Constraint, responseGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
+import { offerTools, type ToolOffer } from './tool-offer.js';
+import type { ChatModel, ChatRequest } from './types.js';
 
 export interface LocalModelOptions {
   readonly engine: Engine;
@@ -17,18 +22,54 @@ export interface LocalModel extends ChatModel {
 }
 
 export function createLocalModel({ engine, info, templates }: LocalModelOptions): LocalModel {
-  const applyChatTemplate = async (request: ChatRequest, signal?: AbortSignal): Promise<string> =>
-    templates.render(toTemplateInput(info, request), signal);
+  /** By template: the format, for this vocabulary. */
+  const formats = new Map<string, CompiledFormat>();
+  const formatOf = async (template: string): Promise<CompiledFormat> => {
+    const known = formats.get(template);
+    if (known !== undefined) return known;
+    const format = pickFormat(template, info.family);
+    const compiled = compileFormat(format, await formatTokens(engine, info.handle, format));
+    formats.set(template, compiled);
+    return compiled;
+  };
+  const render = (request: ChatRequest, offer: ToolOffer, signal?: AbortSignal): Promise<string> =>
+    templates.render(toTemplateInput(info, { ...request, tools: offer.tools }), signal);
+
   return {
-    applyChatTemplate,
+    applyChatTemplate: async (request, signal) => render(request, offerTools(request), signal),
     async *chat(request, signal) {
-      const prompt = await applyChatTemplate(request, signal);
-      yield* toChatEvents(engine.generate(toGenerateRequest(info, request, prompt), signal));
+      const offer = offerTools(request);
+      const prompt = await render(request, offer, signal);
+      const format = await formatOf(chooseTemplate(info, offer.tools));
+      const continues = request.continueFinalMessage ?? false;
+      const parallel = request.parallelToolCalls ?? true;
+      const constraint = constraintOf(format, request, offer, prompt);
+      const parser = new OutputParser({ format, tools: offer.tools, parallel, prompt, continues });
+      const generation = engine.generate(toGenerateRequest(info, request, prompt, constraint), signal);
+      yield* parseGeneration(generation, parser);
     },
   };
 }
 
-function toGenerateRequest(info: LoadedModel, request: ChatRequest, prompt: string): GenerateRequest {
+function constraintOf(
+  format: CompiledFormat,
+  { responseFormat, parallelToolCalls: parallel = true, continueFinalMessage: continues = false }: ChatRequest,
+  { tools, forced }: ToolOffer,
+  prompt: string,
+): Constraint | undefined {
+  const reasoning = reasoningState(format, prompt, continues);
+  if (forced !== undefined) return { grammar: toolGrammar(format, tools, forced, parallel, reasoning) };
+  const grammar = responseFormat && responseGrammar(format, responseFormat, tools, parallel, reasoning);
+  if (grammar !== undefined) return { grammar };
+  return tools.length === 0 ? undefined : triggeredToolGrammar(format, tools, parallel);
+}
+
+function toGenerateRequest(
+  info: LoadedModel,
+  request: ChatRequest,
+  prompt: string,
+  constraint: Constraint | undefined,
+): GenerateRequest {
   const { sampling, maxTokens, stop, ignoreEos, logprobs, cacheSalt } = request;
   return {
     model: info.handle,
@@ -40,35 +81,6 @@ function toGenerateRequest(info: LoadedModel, request: ChatRequest, prompt: stri
     ...(ignoreEos === undefined ? {} : { ignoreEos }),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(cacheSalt === undefined ? {} : { cacheSalt }),
+    ...(constraint === undefined ? {} : { constraint }),
   };
-}
-
-/** All text is content; special tokens are marks, not text, and are left out. */
-async function* toChatEvents(generation: Generation): AsyncGenerator<ChatEvent, void> {
-  /** Of tokens whose text has not come yet: parts of one character, or the start of what may be a stop string. */
-  let waiting: TokenInfo[] = [];
-  for await (const event of generation) {
-    switch (event.type) {
-      case 'started':
-      case 'prefill':
-        yield event;
-        break;
-      case 'prompt':
-        break;
-      case 'delta': {
-        const marks = new Set(event.pieces.map((piece) => piece.special));
-        waiting.push(...(event.tokens ?? []).filter((token) => !marks.has(token.id)));
-        const text = event.pieces.map((piece) => (piece.special === undefined ? piece.text : '')).join('');
-        if (text === '') break;
-        yield waiting.length > 0 ? { type: 'content', text, tokens: waiting } : { type: 'content', text };
-        waiting = [];
-        break;
-      }
-      case 'finished':
-        // Tokens that never became text (half a character at the limit) are reported all the same.
-        if (waiting.length > 0) yield { type: 'content', text: '', tokens: waiting };
-        yield { type: 'finished', reason: event.reason, usage: event.usage, timings: event.timings };
-        break;
-    }
-  }
 }

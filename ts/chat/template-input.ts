@@ -1,5 +1,7 @@
 /** Messages and tools → what a Hugging Face chat template expects, as `transformers serve` prepares them. */
 
+import { createHash } from 'node:crypto';
+
 import { EngineError, type LoadedModel } from '../engine/types.js';
 import type { TemplateInput } from './template-render.js';
 import type { ChatMessage, ChatRequest, ContentPart, ToolCall, ToolDefinition } from './types.js';
@@ -27,7 +29,7 @@ export function toTemplateInput(info: LoadedModel, request: ChatRequest): Templa
 }
 
 /** Of several named templates `tool_use` serves requests with tools, `default` the others. */
-function chooseTemplate(info: LoadedModel, tools: ChatRequest['tools']): string {
+export function chooseTemplate(info: LoadedModel, tools: ChatRequest['tools']): string {
   const named = info.chatTemplates;
   const forTools = tools && tools.length > 0 ? named?.['tool_use'] : undefined;
   const template = forTools ?? info.chatTemplate ?? named?.['default'];
@@ -42,7 +44,7 @@ function chooseTemplate(info: LoadedModel, tools: ChatRequest['tools']): string 
 function toTemplateMessage(template: string, message: ChatMessage, index: number): Record<string, unknown> {
   const out: Record<string, unknown> = {
     role: toTemplateRole(template, message.role),
-    content: toText(message.content, index),
+    content: toContent(template, message, index),
   };
   if (message.name !== undefined) out['name'] = message.name;
   if (message.reasoning !== undefined) {
@@ -51,15 +53,23 @@ function toTemplateMessage(template: string, message: ChatMessage, index: number
     if (/\bmessage(\.thinking|\[['"]thinking)/.test(template)) out['thinking'] = message.reasoning;
   }
   if (message.toolCalls && message.toolCalls.length > 0) {
-    out['tool_calls'] = message.toolCalls.map((call) => toTemplateCall(call, index));
+    out['tool_calls'] = message.toolCalls.map((call) => toTemplateCall(template, call, index));
   }
-  if (message.toolCallId !== undefined) out['tool_call_id'] = message.toolCallId;
+  if (message.toolCallId !== undefined) out['tool_call_id'] = toTemplateId(template, message.toolCallId);
   return out;
 }
 
 /** `developer` is OpenAI's newer word for `system`; a template that does not know it would drop or refuse the message. */
 function toTemplateRole(template: string, role: ChatMessage['role']): string {
   return role === 'developer' && !template.includes('developer') ? 'system' : role;
+}
+
+/** Some templates show calls only where the content is none. */
+function toContent(template: string, message: ChatMessage, index: number): string | null {
+  const asksForNone = /and message(\['content'\]|\.content) is none/.test(template);
+  return message.content === null && message.toolCalls !== undefined && asksForNone
+    ? null
+    : toText(message.content, index);
 }
 
 /** A text model's template gets one string; `transformers serve` joins parts with a space. */
@@ -74,8 +84,21 @@ function toText(content: string | readonly ContentPart[] | null, index: number):
     .join(' ');
 }
 
-function toTemplateCall(call: ToolCall, index: number): Record<string, unknown> {
-  return { id: call.id, type: 'function', function: { name: call.name, arguments: parseArguments(call, index) } };
+function toTemplateCall(template: string, call: ToolCall, index: number): Record<string, unknown> {
+  const parsed = parseArguments(call, index);
+  // Where a template adds them to text they must be text.
+  const asText = /\+\s*tool(_call)?(\['function'\]|\.function)?(\['arguments'\]|\.arguments)(?!\s*\|)/.test(template);
+  return {
+    id: toTemplateId(template, call.id),
+    type: 'function',
+    function: { name: call.name, arguments: asText ? JSON.stringify(parsed) : parsed },
+  };
+}
+
+/** Mistral's templates refuse ids that are not nine letters and digits; the same id always becomes the same. */
+function toTemplateId(template: string, id: string): string {
+  if (!/length\s*!=\s*9/.test(template) || /^[A-Za-z0-9]{9}$/.test(id)) return id;
+  return createHash('sha256').update(id).digest('hex').slice(0, 9);
 }
 
 /** Templates go through the arguments as a mapping; on the wire they are a JSON string. */

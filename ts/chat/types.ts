@@ -39,6 +39,11 @@ export interface ToolDefinition {
 export interface ChatRequest {
   readonly messages: readonly ChatMessage[];
   readonly tools?: readonly ToolDefinition[];
+  /** Default: `auto` if there are tools. */
+  readonly toolChoice?: ToolChoice;
+  /** The answer may hold more than one call. @default true */
+  readonly parallelToolCalls?: boolean;
+  readonly responseFormat?: ResponseFormat;
   readonly sampling?: SamplingOptions;
   /** Unset: the rest of the context. */
   readonly maxTokens?: number;
@@ -88,7 +93,16 @@ export type ChatEvent =
   | { readonly type: 'prefill'; readonly computed: number }
   | { readonly type: 'reasoning'; readonly text: string; readonly tokens?: readonly TokenInfo[] }
   | { readonly type: 'content'; readonly text: string; readonly tokens?: readonly TokenInfo[] }
-  | { readonly type: 'finished'; readonly reason: FinishReason; readonly usage: Usage; readonly timings: Timings };
+  | ToolCallEvent
+  | {
+      readonly type: 'finished';
+      /** `tool_calls` if there are calls and all of them are whole. */
+      readonly reason: FinishReason;
+      readonly usage: Usage;
+      readonly timings: Timings;
+      /** Of the completion's tokens; unset where nobody counted. */
+      readonly reasoningTokens?: number;
+    };
 
 export interface ChatModel {
   /** Events end with one `finished`; failures are thrown as EngineError; leaving the loop cancels. */

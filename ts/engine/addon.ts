@@ -48,7 +48,7 @@ async function openAddon(device: Device): Promise<LoadedAddon> {
   try {
     return { addon: await importLoader(cuda), variant: 'cuda', note: undefined };
   } catch (error) {
-    const note = cudaSentence(error);
+    const note = cudaSentence(messages(error));
     if (device === 'cuda') throw new EngineError('device_unavailable', note, undefined, { cause: error });
     return openCpu(note);
   }
@@ -98,23 +98,17 @@ function findCudaAddon(): string | undefined {
   }
 }
 
-/** One sentence for an addon that the system's loader refused. */
-function cudaSentence(error: unknown): string {
-  const text = messages(error);
-  const library = /\b(lib(?:cu|nv)[\w.-]+\.so[\w.]*|(?:cu|nv)\w+\.dll)/i.exec(text)?.[1];
-  if (process.platform === 'linux' && !hasLinuxDriver()) {
+/** One sentence for a CUDA addon that the system's loader refused with these words. */
+export function cudaSentence(words: string): string {
+  const library = /\b(lib(?:cu|nv)[\w.-]*\.so[\w.]*|(?:cu|nv)\w+\.dll)/i.exec(words)?.[1];
+  // The driver's library is the first that the addon names, so it is the one missed where both are missing.
+  if (library !== undefined && /^(libcuda\.so|nvcuda\.dll)/i.test(library)) {
     return 'no NVIDIA driver was found on this machine, so CUDA cannot be used';
   }
   if (library !== undefined) {
-    return `the NVIDIA driver is there but the CUDA libraries are not: ${library} could not be loaded (install the CUDA 13 runtime and cuBLAS, or set LD_LIBRARY_PATH)`;
+    return `the NVIDIA driver is there but the CUDA libraries are not: ${library} could not be loaded (install the CUDA 13 runtime, cuBLAS and cuRAND, or name their folder in LD_LIBRARY_PATH)`;
   }
-  return `the CUDA addon could not be loaded: ${text.split('\n', 1)[0] ?? 'unknown reason'}`;
-}
-
-function hasLinuxDriver(): boolean {
-  return ['/proc/driver/nvidia/version', '/dev/nvidiactl', '/usr/lib/wsl/lib/libcuda.so.1', '/dev/nvhost-gpu'].some(
-    existsSync,
-  );
+  return `the CUDA addon could not be loaded: ${words.split('\n', 1)[0] ?? 'unknown reason'}`;
 }
 
 function messages(error: unknown): string {

@@ -2,10 +2,12 @@
 
 import type {
   BindingCachedModel,
+  BindingConstraint,
   BindingError,
   BindingEvent,
   BindingLoadedModel,
   BindingLoadProgress,
+  BindingSampling,
   BindingToken,
   NativeEngine,
 } from '../../index.js';
@@ -14,6 +16,7 @@ import { GenerationQueue } from './generation.js';
 import {
   EngineError,
   type CachedModel,
+  type Constraint,
   type Engine,
   type EngineErrorCode,
   type FinishReason,
@@ -24,6 +27,7 @@ import {
   type LoadOptions,
   type LoadProgress,
   type ModelStats,
+  type SamplingOptions,
   type TokenInfo,
 } from './types.js';
 
@@ -95,8 +99,6 @@ class NativeEngineAdapter implements Engine {
     void native.generate(id, request.model, toBinding(request)).then(
       (reply) => {
         if (isError(reply)) this.#fail(id, toError(reply));
-        // Cancelled before the engine knew the id: say it again now that it does.
-        else if (!this.#generations.has(id)) native.cancel(id);
       },
       (error: unknown) => {
         this.#fail(id, new EngineError('internal', 'the native call failed', undefined, { cause: error }));
@@ -201,18 +203,53 @@ class NativeEngineAdapter implements Engine {
 }
 
 function toBinding(request: GenerateRequest): Parameters<NativeEngine['generate']>[2] {
-  const { prompt, sampling, stop } = request;
+  const { prompt, sampling, constraint, stop } = request;
   return {
     ...('ids' in prompt ? { ids: [...prompt.ids] } : { text: prompt.text, addSpecialTokens: prompt.addSpecialTokens }),
     maxTokens: request.maxTokens,
     stop: stop === undefined ? undefined : [...stop],
     ignoreEos: request.ignoreEos,
-    sampling: sampling === undefined ? undefined : { ...sampling },
+    sampling: sampling === undefined ? undefined : toBindingSampling(sampling),
+    constraint: constraint === undefined ? undefined : toBindingConstraint(constraint),
     logprobs: request.logprobs,
     promptLogprobs: request.promptLogprobs,
     cacheSalt: request.cacheSalt,
     credit: CREDIT,
   };
+}
+
+function toBindingSampling(sampling: SamplingOptions): BindingSampling {
+  const { logitBias, badWords, suppressTokens, beginSuppressTokens, ...rest } = sampling;
+  return {
+    ...rest,
+    logitBias:
+      logitBias === undefined
+        ? undefined
+        : Object.entries(logitBias).map(([token, bias]) => ({ token: Number(token), bias })),
+    badWords: badWords?.map((run) => [...run]),
+    suppressTokens: suppressTokens === undefined ? undefined : [...suppressTokens],
+    beginSuppressTokens: beginSuppressTokens === undefined ? undefined : [...beginSuppressTokens],
+  };
+}
+
+function toBindingConstraint({ grammar, trigger }: Constraint): BindingConstraint {
+  const triggers =
+    trigger === undefined
+      ? {}
+      : { triggerTokenIds: [...(trigger.tokenIds ?? [])], triggerTexts: [...(trigger.texts ?? [])] };
+  switch (grammar.type) {
+    case 'json_object':
+      return { type: grammar.type, ...triggers };
+    case 'json_schema':
+      // As text: the order of its properties is the order in which they are written.
+      return { type: grammar.type, text: JSON.stringify(grammar.schema), ...triggers };
+    case 'regex':
+      return { type: grammar.type, text: grammar.pattern, ...triggers };
+    case 'choice':
+      return { type: grammar.type, choices: [...grammar.choices], ...triggers };
+    case 'lark':
+      return { type: grammar.type, text: grammar.grammar, ...triggers };
+  }
 }
 
 function toEvent(event: BindingEvent): GenerationEvent {
@@ -310,6 +347,8 @@ const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([
 
 function toCode(code: string | undefined): EngineErrorCode {
   if (code === 'client_stalled') return 'timeout';
+  // Nothing is left to choose, or a grammar has become too complex: the request asked for it.
+  if (code === 'nothing_left' || code === 'constraint_failed') return 'invalid_request';
   return code !== undefined && CODES.has(code) ? (code as EngineErrorCode) : 'internal';
 }
 

@@ -93,6 +93,30 @@ export interface SamplingOptions {
   readonly topK?: number;
   readonly topP?: number;
   readonly minP?: number;
+  /** Keep what is typically surprising until its probability reaches this; 1 keeps all. */
+  readonly typicalP?: number;
+  /** Keep tokens of at least this probability; 0 keeps all. */
+  readonly epsilonCutoff?: number;
+  /** As epsilonCutoff, but lower where the distribution is flat. */
+  readonly etaCutoff?: number;
+  /** Over prompt and answer; 1 is none. */
+  readonly repetitionPenalty?: number;
+  /** Over the answer; 0 is none. */
+  readonly presencePenalty?: number;
+  /** Over the answer, times how often; 0 is none. */
+  readonly frequencyPenalty?: number;
+  /** What is added to the logits of tokens, by id. Replaces the checkpoint's sequence_bias. */
+  readonly logitBias?: Readonly<Record<number, number>>;
+  /** No run of this many tokens comes twice in prompt and answer; 0 is no limit. */
+  readonly noRepeatNgramSize?: number;
+  /** Runs of tokens that must not come. */
+  readonly badWords?: readonly (readonly number[])[];
+  readonly suppressTokens?: readonly number[];
+  /** Not as the answer's first token. */
+  readonly beginSuppressTokens?: readonly number[];
+  /** Tokens of the answer before it may end. */
+  readonly minTokens?: number;
+  /** The same seed, request and build give the same answer, whatever else runs. */
   readonly seed?: number;
 }
 
@@ -105,6 +129,20 @@ export type Grammar =
   /** llguidance's Lark dialect: `<|special|>` names special tokens, `%json {…}` embeds a schema. */
   | { readonly type: 'lark'; readonly grammar: string };
 
+/**
+ * A grammar that the answer matches. It ends where nothing can follow; the model may end it where it is complete. JSON is
+ * written with at most one blank, or a new line and its indentation, between its tokens, and with its properties in the
+ * schema's order. Where the grammar leaves only tokens that other options forbid, they are allowed.
+ */
+export interface Constraint {
+  readonly grammar: Grammar;
+  /**
+   * The answer is free until one of these tokens or texts has come; what follows it matches the grammar until that is
+   * complete, then the answer is free again until the next. A special token is never part of a text.
+   */
+  readonly trigger?: { readonly tokenIds?: readonly number[]; readonly texts?: readonly string[] };
+}
+
 export interface GenerateRequest {
   /** Handle of a loaded model. */
   readonly model: number;
@@ -114,6 +152,8 @@ export interface GenerateRequest {
   readonly stop?: readonly string[];
   readonly ignoreEos?: boolean;
   readonly sampling?: SamplingOptions;
+  /** What the answer must match: from its beginning, or from a trigger on. */
+  readonly constraint?: Constraint;
   /** Number of alternatives (0..20) to report for each generated token; unset: no log-probabilities. */
   readonly logprobs?: number;
   /** The same for the prompt's tokens. */
@@ -128,7 +168,7 @@ export interface TokenInfo {
   readonly text: string;
   /** The token's bytes. */
   readonly bytes: readonly number[];
-  /** Natural logarithm; absent for the first prompt token. */
+  /** Natural logarithm under the model's own distribution, before penalties, constraints and filters; absent for the first prompt token. */
   readonly logprob?: number;
   /** Best first. */
   readonly top?: readonly {

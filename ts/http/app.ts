@@ -6,6 +6,8 @@ import express, { type Express, type NextFunction, type Request, type Response }
 
 import type { ModelRegistry } from '../app/types.js';
 import { ApiError } from '../protocol/errors.js';
+import { createMemoryStore } from '../responses/memory-store.js';
+import type { ResponseStore } from '../responses/store.js';
 import { createAccessCheck } from './access.js';
 import { createKeyCheck } from './auth.js';
 import { RequestContext, type Services } from './context.js';
@@ -16,6 +18,8 @@ import { DEFAULT_LIMITS, type HttpLimits } from './limits.js';
 import { type Logger, silentLogger, warnOnce } from './logger.js';
 import { Metrics } from './metrics.js';
 import { sendEmpty, sendError } from './respond.js';
+import { createResponses, type ResponseLoopFactory } from './responses/services.js';
+import { serveResponsesSocket } from './responses/socket.js';
 import { health } from './routes/health.js';
 import { ROUTES } from './routes/index.js';
 import type { Route } from './routes/route.js';
@@ -40,6 +44,10 @@ export interface AppOptions {
   /** Ends the server in an orderly way; by default nothing does. */
   readonly drain?: Drain;
   readonly limits?: Partial<HttpLimits>;
+  /** Where responses are kept; false: nowhere. Closing it is the caller's business. @default in memory */
+  readonly responses?: ResponseStore | false;
+  /** What runs tools on the server, per response. @default nothing does */
+  readonly responseLoop?: ResponseLoopFactory;
 }
 
 const OPENAI_VERSION = '2020-10-01';
@@ -49,6 +57,11 @@ export function createApp(options: AppOptions): Express {
   const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const drain = options.drain ?? new Drain();
+  const responses = createResponses(
+    options.responses === false ? undefined : (options.responses ?? createMemoryStore()),
+    options.responseLoop,
+    logger,
+  );
   const services: Services = {
     registry,
     limits,
@@ -60,6 +73,7 @@ export function createApp(options: AppOptions): Express {
     metrics: new Metrics(registry, () => drain.requests),
     drain,
     logPrompts: options.logPrompts ?? false,
+    responses,
   };
   const contexts = new WeakMap<IncomingMessage, RequestContext>();
   const contextOf = (req: IncomingMessage, res: ServerResponse): RequestContext => {
@@ -113,6 +127,10 @@ export function createApp(options: AppOptions): Express {
   app.use((error: unknown, req: Request, res: Response, _next: NextFunction) => {
     sendError(contextOf(req, res), error);
   });
+  serveResponsesSocket(app, services, (req) => {
+    if (apiKeys.length === 0) checkAccess(req);
+    return checkKey(req);
+  });
   return app;
 }
 
@@ -153,10 +171,10 @@ function byPath(routes: readonly Route[]): Map<string, Route[]> {
   return paths;
 }
 
-/** The segments of a path's `*id`, decoded by Express one by one: `a%2Fb` and `a/b` are the same id. */
+/** The segment `:id`, or the segments of a path's `*id`, decoded by Express one by one: `a%2Fb` and `a/b` are the same id. */
 function idOf(req: Request): string {
   const segments: unknown = req.params['id'];
-  return Array.isArray(segments) ? segments.join('/').replace(/\/$/, '') : '';
+  return Array.isArray(segments) ? segments.join('/').replace(/\/$/, '') : typeof segments === 'string' ? segments : '';
 }
 
 function allowed(routes: readonly Route[]): string {

@@ -10,6 +10,7 @@ import type { Drain } from './drain.js';
 import type { HttpLimits } from './limits.js';
 import type { Logger } from './logger.js';
 import type { Metrics } from './metrics.js';
+import type { ResponseServices } from './responses/services.js';
 import type { Route } from './routes/route.js';
 
 /** What requests share. */
@@ -28,6 +29,7 @@ export interface Services {
   readonly drain: Drain;
   /** What models are asked goes to the log. */
   readonly logPrompts: boolean;
+  readonly responses: ResponseServices;
 }
 
 /** A caller's own id is kept if it is short and harmless in a log and a header. */

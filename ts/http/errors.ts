@@ -96,7 +96,7 @@ function fromEngine(error: EngineError, context: ErrorContext): ApiError {
     status,
     type,
     code,
-    param: param ?? toWireParam(error, context),
+    param: param === 'messages' ? (context.promptParam ?? param) : (param ?? toWireParam(error, context)),
     message: error.message,
     headers: { ...headers, ...retryAfter(error), ...(retry === 'never' ? { 'x-should-retry': 'false' } : {}) },
     cause: error,
@@ -121,6 +121,8 @@ function internalError(cause: unknown, { requestId }: ErrorContext): ApiError {
 
 function toWireParam(error: EngineError, { promptParam }: ErrorContext): string | null {
   if (error.code === 'context_length_exceeded' || error.param === 'prompt') return promptParam ?? error.param ?? null;
+  // Messages that were made of something else have no place in the request.
+  if (promptParam === 'input' && error.param?.startsWith('messages') === true) return promptParam;
   if (error.param === undefined) return null;
   const name = error.param.replace(/^sampling\./, '');
   return PARAM_NAMES[name] ?? name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

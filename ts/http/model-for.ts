@@ -6,15 +6,15 @@
 import type { ModelLease, ServedModel } from '../app/types.js';
 import type { ChatEvent, ChatRequest } from '../chat/types.js';
 import type { Engine, GenerateRequest, Generation, GenerationEvent } from '../engine/types.js';
-import type { RequestContext } from './context.js';
+import type { Asker } from './acquire.js';
 import type { GenerationMeter } from './metrics.js';
 
 /** The lease itself, with the model of this request. */
-export function leaseFor(context: RequestContext, lease: ModelLease): ModelLease {
+export function leaseFor(context: Asker, lease: ModelLease): ModelLease {
   return { model: modelFor(context, lease.model), [Symbol.dispose]: () => lease[Symbol.dispose]() };
 }
 
-function modelFor(context: RequestContext, model: ServedModel): ServedModel {
+function modelFor(context: Asker, model: ServedModel): ServedModel {
   const { metrics } = context.services;
   const meter = (): GenerationMeter => metrics.generation(model.info.id);
   const own = <R extends ChatRequest | GenerateRequest>(request: R): R => {
@@ -71,7 +71,7 @@ async function* watched<Event extends ChatEvent | GenerationEvent>(
   return undefined;
 }
 
-function logPrompt(context: RequestContext, prompt: () => unknown): void {
+function logPrompt(context: Asker, prompt: () => unknown): void {
   const { logPrompts, logger } = context.services;
   if (logPrompts) logger.info(`${context.id} prompt ${JSON.stringify(prompt())}`, { requestId: context.id });
 }

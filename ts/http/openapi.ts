@@ -34,7 +34,7 @@ function operation(route: Route, keys: boolean): JsonSchema {
   return {
     operationId: operationId(method, path),
     summary,
-    ...(path.includes('*id')
+    ...(/[*:]id/.test(path)
       ? { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] }
       : {}),
     ...(body === undefined

@@ -6,6 +6,7 @@ import type { AddressInfo, Socket } from 'node:net';
 
 import { ApiError } from '../protocol/errors.js';
 import { SERVER_LIMITS } from './limits.js';
+import { type AppSockets, socketsOf } from './responses/socket.js';
 
 /** @param app what createApp returns */
 export function createHttpServer(app: RequestListener): Server {
@@ -20,8 +21,16 @@ export function createHttpServer(app: RequestListener): Server {
     app,
   );
   server.on('clientError', answerBrokenRequest);
+  const sockets = socketsOf(app);
+  if (sockets !== undefined) {
+    server.on('upgrade', (req, socket, head) => sockets.upgrade(req, socket, head));
+    socketsOfServer.set(server, sockets);
+  }
   return server;
 }
+
+/** An upgraded connection is no longer the server's: closing it is ours. */
+const socketsOfServer = new WeakMap<Server, AppSockets>();
 
 export interface ListenOptions {
   readonly host: string;
@@ -48,7 +57,12 @@ export async function closeServer(server: Server, graceMs = 0): Promise<void> {
   const closed = new Promise<void>((resolve) => {
     server.close(() => resolve());
   });
-  const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+  const sockets = socketsOfServer.get(server);
+  sockets?.drain();
+  const timer = setTimeout(() => {
+    sockets?.end();
+    server.closeAllConnections();
+  }, graceMs);
   await closed;
   clearTimeout(timer);
 }

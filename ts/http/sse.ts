@@ -24,9 +24,14 @@ export class SseStream implements Disposable {
     return this.context.res.headersSent;
   }
 
-  /** Resolves when the client is ready for more. @throws ClientGoneError */
-  async send(data: unknown): Promise<void> {
-    await this.write(`data: ${JSON.stringify(data)}\n\n`);
+  /**
+   * Resolves when the client is ready for more.
+   * @param event its name, where the stream's events have names
+   * @throws ClientGoneError
+   */
+  async send(data: unknown, event?: string): Promise<void> {
+    const line = event === undefined ? '' : `event: ${event}\n`;
+    await this.write(`${line}data: ${JSON.stringify(data)}\n\n`);
   }
 
   /** Ends the stream as OpenAI does. */

@@ -16,7 +16,8 @@ import {
   SHARED_FIELDS,
   type StreamFields,
 } from './sampling.js';
-import { parseTool, parseToolChoice, type ToolDefinition } from './tools.js';
+import { parseResponseFormat, type ResponseFormat } from './response-format.js';
+import { checkToolChoice, parseTool, parseToolChoice, type ToolChoice, type ToolDefinition } from './tools.js';
 import type { WireTimings, WireUsage } from './usage.js';
 
 /** A request that exists is valid. */
@@ -25,10 +26,14 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly model: string | undefined;
   /** At least one. */
   readonly messages: readonly Message[];
-  /** Empty if there are none or none may be called. */
+  /** Empty if there are none. */
   readonly tools: readonly ToolDefinition[];
   /** Answers to the conversation, at least 1. */
   readonly n: number;
+  /** Names tools that exist; undefined: the model decides. */
+  readonly toolChoice: ToolChoice | undefined;
+  readonly parallelToolCalls: boolean | undefined;
+  readonly responseFormat: ResponseFormat | undefined;
   readonly sampling: SamplingFields;
   /** At least 1; undefined: the rest of the context. */
   readonly maxTokens: number | undefined;
@@ -48,8 +53,10 @@ export const CHAT_COMPLETION_FIELDS = {
   messages: { status: 'honoured' },
   max_completion_tokens: { status: 'honoured', note: 'goes before max_tokens' },
   top_logprobs: { status: 'honoured', note: `0..${MAX_TOP_LOGPROBS}; needs logprobs` },
-  tools: { status: 'honoured', note: 'given to the chat template; tools that run elsewhere are dropped' },
-  tool_choice: { status: 'honoured', note: 'auto and none' },
+  tools: { status: 'honoured', note: 'functions, strict or not; tools that run elsewhere are dropped' },
+  tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
+  parallel_tool_calls: { status: 'honoured' },
+  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
   chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
   reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
   add_generation_prompt: { status: 'honoured' },
@@ -62,11 +69,9 @@ export const CHAT_COMPLETION_FIELDS = {
   prompt_cache_options: { status: 'ignored', note: 'prefixes are found by their tokens' },
   prompt_cache_retention: { status: 'ignored', note: 'prefixes are found by their tokens' },
   prediction: { status: 'ignored', note: 'changes speed only' },
-  parallel_tool_calls: { status: 'ignored', note: 'calls are not parsed yet' },
   verbosity: { status: 'ignored', note: 'local models know no such thing' },
   moderation: { status: 'ignored', note: 'there is none' },
   web_search_options: { status: 'ignored', note: 'there is no hosted search' },
-  response_format: { status: 'refused', note: 'structured output is not available yet', harmless: isPlainText },
   modalities: { status: 'refused', note: 'answers are text', harmless: isTextOnly },
   audio: { status: 'refused', note: 'answers are text' },
   functions: { status: 'refused', note: 'deprecated; use tools', harmless: isEmpty },
@@ -86,8 +91,9 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
     ...parseContinuation(fields, messages),
     model: parseModel(fields),
     messages,
-    tools: parseTools(fields, options),
     n: parseChoices(fields),
+    ...parseTools(fields, options),
+    responseFormat: fields.optional('response_format', parseResponseFormat),
     sampling: parseSampling(fields),
     maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens,
     stop: parseStop(fields),
@@ -98,13 +104,18 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
   };
 }
 
-function parseTools(fields: Fields, options: ParseOptions): readonly ToolDefinition[] {
-  const tools = fields.optional(
+function parseTools(
+  fields: Fields,
+  options: ParseOptions,
+): Pick<ChatCompletionRequest, 'tools' | 'toolChoice' | 'parallelToolCalls'> {
+  const given = fields.optional(
     'tools',
     array((value, path) => parseTool(value, path, options.warn)),
   );
-  const choice = fields.optional('tool_choice', parseToolChoice);
-  return choice === 'none' ? [] : (tools ?? []).filter((tool) => tool !== undefined);
+  const tools = (given ?? []).filter((tool) => tool !== undefined);
+  const toolChoice = fields.optional('tool_choice', parseToolChoice);
+  if (toolChoice !== undefined) checkToolChoice(toolChoice, tools, fields.pathOf('tool_choice'));
+  return { tools, toolChoice, parallelToolCalls: fields.optional('parallel_tool_calls', boolean) };
 }
 
 function parseLogprobs(fields: Fields): number | undefined {
@@ -136,10 +147,6 @@ function parseContinuation(
   return { addGenerationPrompt: false, continueFinalMessage };
 }
 
-function isPlainText(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && 'type' in value && value.type === 'text';
-}
-
 function isTextOnly(value: unknown): boolean {
   return Array.isArray(value) && value.every((modality) => modality === 'text');
 }
@@ -161,12 +168,28 @@ export interface WireLogprobs {
   readonly refusal: null;
 }
 
+/** Id, type and name only in the first delta of a call. */
+export interface ToolCallDelta {
+  readonly index: number;
+  readonly id?: string;
+  readonly type?: 'function';
+  readonly function: { readonly name?: string; readonly arguments: string };
+}
+
+export interface WireToolCall {
+  readonly id: string;
+  readonly type: 'function';
+  /** The arguments are JSON in a string, unless the call was cut off. */
+  readonly function: { readonly name: string; readonly arguments: string };
+}
+
 export interface ChatDelta {
   readonly role?: 'assistant';
   readonly content?: string;
   /** The same text twice: some clients read the one name, some the other. */
   readonly reasoning_content?: string;
   readonly reasoning?: string;
+  readonly tool_calls?: readonly ToolCallDelta[];
 }
 
 export interface ChatChunkChoice {
@@ -198,10 +221,12 @@ export interface ChatCompletion {
     readonly index: number;
     readonly message: {
       readonly role: 'assistant';
-      readonly content: string;
+      /** Null where there is nothing but calls. */
+      readonly content: string | null;
       readonly reasoning_content?: string;
       readonly reasoning?: string;
       readonly refusal: null;
+      readonly tool_calls?: readonly WireToolCall[];
     };
     readonly logprobs: WireLogprobs | null;
     readonly finish_reason: WireFinishReason;

@@ -1,7 +1,7 @@
 /** Tool definitions and the choice among them. */
 
 import { invalidValue, unsupportedValue } from './errors.js';
-import { boolean, fieldsOf, type JsonObject, object, shortened, string } from './fields.js';
+import { array, boolean, type Fields, fieldsOf, type JsonObject, object, oneOf, shortened, string } from './fields.js';
 
 export interface ToolDefinition {
   readonly name: string;
@@ -10,6 +10,15 @@ export interface ToolDefinition {
   readonly parameters?: JsonObject;
   readonly strict?: boolean;
 }
+
+/** Whether and which tools may or must be called. */
+export type ToolChoice =
+  | 'none'
+  | 'auto'
+  | 'required'
+  | { readonly name: string }
+  /** Only these. */
+  | { readonly allowed: readonly string[]; readonly mode: 'auto' | 'required' };
 
 const TOOL_NAME = /^[A-Za-z0-9_-]{1,64}$/;
 
@@ -35,13 +44,51 @@ export function parseTool(value: unknown, path: string, warn: (field: string) =>
   };
 }
 
-/** `none` takes the tools out of the prompt; the choices that would force a call need parsed calls first. */
-export function parseToolChoice(value: unknown, path: string): 'auto' | 'none' {
-  if (value === 'auto' || value === 'none') return value;
-  if (value === 'required' || (typeof value === 'object' && value !== null)) {
-    throw unsupportedValue(path, "only 'auto' and 'none' are available yet");
+/** A word, one function, or the functions among which to choose. */
+export function parseToolChoice(value: unknown, path: string): ToolChoice {
+  if (typeof value === 'string') return oneOf('none', 'auto', 'required')(value, path);
+  const fields = fieldsOf(value, path);
+  const type = fields.required('type', string);
+  switch (type) {
+    case 'function':
+      return { name: parseFunctionName(fields) };
+    case 'allowed_tools': {
+      const allowed = fields.required('allowed_tools', fieldsOf);
+      return {
+        mode: allowed.required('mode', oneOf('auto', 'required')),
+        allowed: allowed.required(
+          'tools',
+          array((tool, toolPath) => parseAllowedTool(fieldsOf(tool, toolPath)), 1),
+        ),
+      };
+    }
+    case 'custom':
+      throw unsupportedValue(fields.pathOf('type'), 'custom tools are not available; use a function');
+    default:
+      throw invalidValue(fields.pathOf('type'), "must be 'function' or 'allowed_tools'");
   }
-  throw invalidValue(path, "must be 'auto' or 'none'");
+}
+
+/** @throws ApiError if the choice needs tools that there are not */
+export function checkToolChoice(choice: ToolChoice, tools: readonly ToolDefinition[], path: string): void {
+  if (choice === 'none' || choice === 'auto') return;
+  if (tools.length === 0) throw invalidValue(path, 'needs tools');
+  if (choice === 'required') return;
+  for (const name of 'name' in choice ? [choice.name] : choice.allowed) {
+    if (!tools.some((tool) => tool.name === name)) {
+      throw invalidValue(path, `names ${shortened(name)}, which is not among the tools`);
+    }
+  }
+}
+
+function parseAllowedTool(fields: Fields): string {
+  if (fields.required('type', string) === 'function') return parseFunctionName(fields);
+  throw unsupportedValue(fields.pathOf('type'), 'only functions are available');
+}
+
+/** `{type: 'function', function: {name}}`; Responses and some clients put the name beside the type. */
+function parseFunctionName(fields: Fields): string {
+  return fields.optional('name', toolName) ?? fields.required('function', fieldsOf).required('name', toolName);
 }
 
 function toolName(value: unknown, path: string): string {

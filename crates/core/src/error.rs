@@ -35,7 +35,7 @@ pub enum CoreError {
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the model is not loaded (any more)")]
     NotLoaded,
-    #[error("the load was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
     #[error("the engine is closed")]
     Closed,
@@ -59,6 +59,7 @@ impl CoreError {
             Self::Text(error) => match error.code() {
                 "tokenizer_unsupported" | "unknown_pre_tokenizer" => "model_unsupported",
                 "encode_failed" | "decode_failed" | "empty_stop" => "invalid_request",
+                "grammar_invalid" | "grammar_unsupported" => "invalid_request",
                 _ => "model_broken",
             },
             Self::NoTokenizer => "model_broken",
@@ -78,6 +79,7 @@ impl CoreError {
         match self {
             Self::Invalid { param, .. } => *param,
             Self::ContextLength { .. } => Some("prompt"),
+            Self::Text(TextError::Grammar(_) | TextError::GrammarUnsupported(_)) => Some("constraint"),
             _ => None,
         }
     }

@@ -1,20 +1,16 @@
-//! From a caller's request to the engine's: text to ids, defaults filled in, everything checked.
+//! What a caller asks of a model: the request in text and its checks.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
-use tsserve_engine::{Request, SamplingParams, SequenceId, TokenId};
+use tsserve_engine::{MAX_LOGPROBS, TokenId};
 
+use crate::constraint::ConstraintRequest;
 use crate::error::CoreError;
-use crate::model::Model;
-use crate::output::Registration;
+use crate::sampling::SamplingOptions;
 
 /// Most stop strings of a request, and most bytes of one.
 pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 1024;
-
-/// Most alternatives of a token that a request may ask for.
-pub const MAX_LOGPROBS: usize = 20;
 
 /// What a caller asks of a loaded model.
 #[derive(Debug, Clone)]
@@ -25,6 +21,7 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     pub ignore_eos: bool,
     pub sampling: SamplingOptions,
+    pub constraint: Option<ConstraintRequest>,
     /// Alternatives per generated token, 0..=20; `None`: no log-probabilities.
     pub logprobs: Option<usize>,
     /// The same for the prompt's tokens.
@@ -41,106 +38,8 @@ pub enum Prompt {
     Ids(Vec<TokenId>),
 }
 
-/// Unset fields come from the model's generation_config.json; what that leaves unset is greedy.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SamplingOptions {
-    pub temperature: Option<f32>,
-    pub top_k: Option<usize>,
-    pub top_p: Option<f32>,
-    pub min_p: Option<f32>,
-    pub seed: Option<u64>,
-}
-
-/// The sampling part of generation_config.json.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct SamplingDefaults {
-    pub do_sample: bool,
-    pub temperature: Option<f32>,
-    pub top_k: Option<usize>,
-    pub top_p: Option<f32>,
-    pub min_p: Option<f32>,
-}
-
-impl SamplingDefaults {
-    /// Reads the fields that are there and sane; an odd value is as if it were not there.
-    pub(crate) fn from_generation_config(config: &serde_json::Value) -> Self {
-        let number = |key: &str| config.get(key).and_then(serde_json::Value::as_f64).map(|v| v as f32);
-        Self {
-            do_sample: config.get("do_sample").and_then(serde_json::Value::as_bool).unwrap_or(false),
-            temperature: number("temperature").filter(|t| (0.0..=100.0).contains(t)),
-            top_k: config.get("top_k").and_then(serde_json::Value::as_u64).map(|k| k as usize),
-            top_p: number("top_p").filter(|p| *p > 0.0 && *p <= 1.0),
-            min_p: number("min_p").filter(|p| (0.0..=1.0).contains(p)),
-        }
-    }
-
-    /// Request, then checkpoint, then greedy. A temperature above 0 in the request turns sampling on; a checkpoint that
-    /// does not sample keeps its other fields to itself unless the request samples.
-    pub(crate) fn resolve(&self, request: &SamplingOptions, default_seed: Option<u64>) -> SamplingParams {
-        let temperature = match request.temperature {
-            Some(temperature) => temperature,
-            None if self.do_sample => self.temperature.unwrap_or(1.0),
-            None => 0.0,
-        };
-        SamplingParams {
-            temperature,
-            top_k: request.top_k.or(self.top_k).unwrap_or(0),
-            top_p: request.top_p.or(self.top_p).unwrap_or(1.0),
-            min_p: request.min_p.or(self.min_p).unwrap_or(0.0),
-            seed: request.seed.or(default_seed).unwrap_or_else(fresh_seed),
-        }
-    }
-}
-
-/// A request that the engine may get, and what the output side must know of it.
-pub(crate) fn prepare(model: &Model, id: u64, request: GenerateRequest) -> Result<(Request, Registration), CoreError> {
-    check(&request)?;
-    let prompt: Arc<[TokenId]> = match &request.prompt {
-        Prompt::Text { text, add_special_tokens } => model.tokenizer.encode(text, *add_special_tokens)?.into(),
-        Prompt::Ids(ids) => ids.as_slice().into(),
-    };
-    if prompt.is_empty() {
-        return Err(invalid("prompt", "the prompt is empty: it must hold at least one token"));
-    }
-    if let Some(&id) = prompt.iter().find(|&&id| id as usize >= model.info.vocab_size) {
-        return Err(invalid(
-            "prompt",
-            &format!("token id {id} is not in the vocabulary of {} tokens", model.info.vocab_size),
-        ));
-    }
-    let max_context = model.info.max_model_len;
-    let least_new = usize::from(request.max_tokens != Some(0));
-    if prompt.len() + least_new > max_context {
-        return Err(CoreError::ContextLength { prompt_tokens: prompt.len(), max_context });
-    }
-    let room = max_context - prompt.len();
-    let registration = Registration::new(model, &request, Arc::clone(&prompt))?;
-    let request = Request {
-        id: SequenceId(id),
-        prompt,
-        max_new_tokens: request.max_tokens.unwrap_or(room).min(room),
-        end_tokens: Arc::clone(&model.end_tokens),
-        ignore_eos: request.ignore_eos,
-        sampling: model.sampling_defaults.resolve(&request.sampling, model.default_seed),
-        logprobs: request.logprobs,
-        prompt_logprobs: request.prompt_logprobs,
-        cache_salt: request.cache_salt.as_deref().map_or(0, hash_salt),
-        credit: request.credit,
-    };
-    Ok((request, registration))
-}
-
-fn check(request: &GenerateRequest) -> Result<(), CoreError> {
-    let sampling = &request.sampling;
-    if sampling.temperature.is_some_and(|t| !(0.0..=100.0).contains(&t)) {
-        return Err(invalid("temperature", "temperature must be between 0 and 100"));
-    }
-    if sampling.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
-        return Err(invalid("topP", "top_p must be above 0 and at most 1"));
-    }
-    if sampling.min_p.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
-        return Err(invalid("minP", "min_p must be between 0 and 1"));
-    }
+/// Refuses what no model could answer.
+pub(crate) fn check(request: &GenerateRequest) -> Result<(), CoreError> {
     if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
         return Err(invalid("logprobs", &format!("at most {MAX_LOGPROBS} alternatives per token can be reported")));
     }
@@ -159,64 +58,13 @@ fn check(request: &GenerateRequest) -> Result<(), CoreError> {
     Ok(())
 }
 
-fn invalid(param: &'static str, message: &str) -> CoreError {
+pub(crate) fn invalid(param: &'static str, message: &str) -> CoreError {
     CoreError::Invalid { message: message.to_owned(), param: Some(param) }
 }
 
-fn hash_salt(salt: &str) -> u64 {
+/// The engine's form of a salt; 0 is none.
+pub(crate) fn hash_salt(salt: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     salt.hash(&mut hasher);
-    // 0 is "no salt".
     hasher.finish() | 1
-}
-
-/// A seed that no other request has: the standard library's hasher keys come from the system's generator.
-fn fresh_seed() -> u64 {
-    use std::hash::BuildHasher;
-    std::collections::hash_map::RandomState::new().hash_one(std::time::SystemTime::now())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn defaults(json: &str) -> SamplingDefaults {
-        SamplingDefaults::from_generation_config(&serde_json::from_str(json).unwrap())
-    }
-
-    #[test]
-    fn request_then_checkpoint_then_greedy() {
-        let none = defaults("{}").resolve(&SamplingOptions::default(), Some(7));
-        assert_eq!(none, SamplingParams { seed: 7, ..SamplingParams::default() });
-
-        let checkpoint = defaults(r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95}"#);
-        let plain = checkpoint.resolve(&SamplingOptions::default(), Some(7));
-        assert_eq!((plain.temperature, plain.top_k, plain.top_p), (0.6, 20, 0.95));
-        let asked = SamplingOptions { temperature: Some(0.0), top_k: Some(0), ..SamplingOptions::default() };
-        let greedy = checkpoint.resolve(&asked, Some(7));
-        assert_eq!((greedy.temperature, greedy.top_k, greedy.top_p), (0.0, 0, 0.95));
-    }
-
-    #[test]
-    fn a_checkpoint_that_does_not_sample_is_greedy_until_the_request_samples() {
-        let checkpoint = defaults(r#"{"temperature": 0.6, "top_k": 20}"#);
-        assert_eq!(checkpoint.resolve(&SamplingOptions::default(), None).temperature, 0.0);
-        let asked = SamplingOptions { temperature: Some(0.9), ..SamplingOptions::default() };
-        let sampled = checkpoint.resolve(&asked, None);
-        assert_eq!((sampled.temperature, sampled.top_k), (0.9, 20));
-    }
-
-    #[test]
-    fn odd_values_of_a_checkpoint_are_ignored() {
-        let odd = defaults(r#"{"do_sample": "yes", "temperature": -1, "top_p": 7, "top_k": -3, "min_p": "x"}"#);
-        assert_eq!(odd, SamplingDefaults::default());
-    }
-
-    #[test]
-    fn requests_without_a_seed_get_different_ones() {
-        let options = SamplingOptions::default();
-        let seeds: std::collections::HashSet<u64> =
-            (0..100).map(|_| SamplingDefaults::default().resolve(&options, None).seed).collect();
-        assert_eq!(seeds.len(), 100);
-    }
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! LoadOptions → hub (files) → models (weights, runner) + text (tokenizer) → engine → Model
-//! GenerateRequest → generate (ids, checks) → engine ⇒ output (ids → text, stop strings) ⇒ OutputEvent
+//! GenerateRequest → generate (ids, checks, grammar) → engine ⇒ output (ids → text, stop strings) ⇒ OutputEvent
 //! ```
 
+mod constraint;
 mod error;
 mod generate;
 pub mod hub;
@@ -14,15 +15,18 @@ mod memory;
 mod model;
 mod options;
 mod output;
+mod sampling;
 mod service;
 
+pub use constraint::ConstraintRequest;
 pub use error::CoreError;
-pub use generate::{GenerateRequest, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOP_STRINGS, Prompt, SamplingOptions};
+pub use generate::{GenerateRequest, MAX_STOP_BYTES, MAX_STOP_STRINGS, Prompt};
 pub use hub::CachedModel;
 pub use loader::{DEFAULT_MAX_BATCH_TOKENS, DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUE};
 pub use options::{LoadOptions, LoadProgress, LoadedModel};
-pub use output::{Alternative, OutputEvent, OutputKind, TokenInfo, Usage};
-pub use service::{OutputSink, Service};
-pub use tsserve_engine::{EngineStats, Timings};
+pub use output::{Alternative, OutputEvent, OutputKind, OutputSink, TokenInfo, Usage};
+pub use sampling::{MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_LOGIT_BIASES, MAX_SUPPRESSED_TOKENS, SamplingOptions};
+pub use service::Service;
+pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
 pub use tsserve_models::candle::{DeviceKind, Dtype};
-pub use tsserve_text::Piece;
+pub use tsserve_text::{Grammar, Piece, Trigger};

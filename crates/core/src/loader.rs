@@ -12,14 +12,13 @@ use tsserve_models::weights::ModelFiles;
 use tsserve_text::{GgufTokenizer, Tokenizer};
 
 use crate::error::CoreError;
-use crate::generate::SamplingDefaults;
 use crate::hub::{HubConfig, HubProgress, ModelSpec, resolve};
 use crate::machine::thread_count;
 use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
-use crate::output::{self, OutputMessage};
-use crate::service::OutputSink;
+use crate::output::{self, OutputMessage, OutputSink};
+use crate::sampling::SamplingDefaults;
 
 /// Defaults of the load options, all printed by the server at start.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 16;
@@ -116,6 +115,7 @@ pub(crate) fn load(
     let generation_value: serde_json::Value =
         generation_config.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     warnings.extend(unused_generation_settings(&generation_value));
+    let sampling_defaults = SamplingDefaults::from_generation_config(&generation_value, architecture.vocab_size);
     let end_token_ids = checkpoint.special_ids().eos_token_ids.clone();
     if end_token_ids.is_empty() {
         warnings.push("the model names no end-of-sequence token: answers end at their token limit".into());
@@ -170,7 +170,8 @@ pub(crate) fn load(
         info: LoadedModel { load_seconds: started.elapsed().as_secs_f64(), ..info },
         tokenizer,
         end_tokens: end_token_ids.into(),
-        sampling_defaults: SamplingDefaults::from_generation_config(&generation_value),
+        grammars: std::sync::Mutex::default(),
+        sampling_defaults,
         default_seed: options.default_seed,
         engine,
         output,
@@ -220,23 +221,16 @@ fn load_tokenizer(checkpoint: &Checkpoint, warnings: &mut Vec<String>) -> Result
     Ok(tokenizer)
 }
 
-/// Settings of generation_config.json that change answers elsewhere and are not applied here.
+/// Settings of generation_config.json that change answers in transformers and are not applied here.
 fn unused_generation_settings(config: &serde_json::Value) -> Option<String> {
     let neutral = |key: &str, value: f64| {
         config.get(key).and_then(serde_json::Value::as_f64).is_some_and(|v| (v - value).abs() > f64::EPSILON)
     };
+    let is_set = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
     let mut names = Vec::new();
-    if neutral("repetition_penalty", 1.0) {
-        names.push("repetition_penalty");
-    }
-    if neutral("typical_p", 1.0) {
-        names.push("typical_p");
-    }
-    if neutral("no_repeat_ngram_size", 0.0) {
-        names.push("no_repeat_ngram_size");
-    }
     if neutral("num_beams", 1.0) {
         names.push("num_beams");
     }
-    (!names.is_empty()).then(|| format!("generation_config.json sets {}, which is not applied yet", names.join(", ")))
+    names.extend(["forced_eos_token_id", "exponential_decay_length_penalty"].into_iter().filter(|key| is_set(key)));
+    (!names.is_empty()).then(|| format!("generation_config.json sets {}, which is not applied here", names.join(", ")))
 }

@@ -7,12 +7,13 @@ use std::sync::{Arc, Weak};
 use tsserve_engine::{Engine, EventKind, FinishReason, SequenceEvent, SequenceId, Timings};
 use tsserve_text::Piece;
 
-use crate::service::OutputSink;
-
 mod sequence;
 
 pub(crate) use sequence::Registration;
 pub use sequence::{Alternative, TokenInfo};
+
+/// Receives one batch of events per engine step, on an output thread: hand them on, never block.
+pub type OutputSink = dyn Fn(Vec<OutputEvent>) + Send + Sync;
 
 /// One thing that happened to one request.
 #[derive(Debug, Clone)]

@@ -14,10 +14,7 @@ use crate::loader;
 use crate::memory::release_freed_memory;
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
-use crate::output::OutputEvent;
-
-/// Receives one batch of events per engine step, on an output thread: hand them on, never block.
-pub type OutputSink = dyn Fn(Vec<OutputEvent>) + Send + Sync;
+use crate::output::{OutputEvent, OutputSink};
 
 /// The models of one embedder. All calls may come from any thread; `load` and `tokenize` take their time.
 pub struct Service {
@@ -95,15 +92,28 @@ impl Service {
         Ok(())
     }
 
-    /// Starts a generation under `id`, which the caller never uses twice.
-    pub fn generate(&self, id: u64, handle: u32, request: GenerateRequest) -> Result<(), CoreError> {
+    /// Makes `id`, which the caller never uses twice, known, so that `cancel` works from now on. Does not block.
+    pub fn reserve(&self, id: u64, handle: u32) -> Result<(), CoreError> {
         let model = self.model(handle)?;
-        lock(&self.requests).insert(id, Arc::clone(&model));
+        lock(&self.requests).insert(id, model);
+        Ok(())
+    }
+
+    /// Starts the generation that `id` was reserved for. Tokenises: not for a thread that must not wait.
+    ///
+    /// # Errors
+    /// `Cancelled` if it was cancelled meanwhile; whatever is wrong with the request.
+    pub fn generate(&self, id: u64, request: GenerateRequest) -> Result<(), CoreError> {
+        let model = lock(&self.requests).get(&id).cloned().ok_or(CoreError::Cancelled)?;
         let started = catch_unwind(AssertUnwindSafe(|| model.generate(id, request)))
             .unwrap_or_else(|panic| Err(CoreError::from_panic(&*panic)));
         if started.is_err() {
             let dropped = lock(&self.requests).remove(&id);
             drop(dropped);
+        } else if !lock(&self.requests).contains_key(&id) {
+            // Cancelled while its prompt was tokenised, when the engine did not know it yet. (Or ended already, which
+            // makes this a second word to nobody.)
+            model.cancel(id);
         }
         started
     }

@@ -81,17 +81,46 @@ pub(crate) fn check_request(request: &Request, spec: &RunnerSpec, max_context: u
     if prompt_tokens + usize::from(request.max_new_tokens > 0) > max_context {
         return Err(AddError::ContextLength { prompt_tokens, max_context });
     }
-    let SamplingParams { temperature, top_p, min_p, .. } = request.sampling;
+    check_tokens(&request.sampling, spec.vocab_size)?;
+    let SamplingParams { temperature, top_p, min_p, typical_p, .. } = request.sampling;
+    let SamplingParams { repetition_penalty, presence_penalty, frequency_penalty, .. } = request.sampling;
+    let SamplingParams { epsilon_cutoff, eta_cutoff, .. } = request.sampling;
     let at_most_20 = |n: Option<usize>| n.is_none_or(|n| n <= MAX_LOGPROBS);
+    let share = "greater than 0 and at most 1";
+    let cutoff = "at least 0 and below 1";
     let checks = [
+        ("repetition_penalty", repetition_penalty > 0.0 && repetition_penalty.is_finite(), "greater than 0"),
+        ("presence_penalty", presence_penalty.is_finite(), "a finite number"),
+        ("frequency_penalty", frequency_penalty.is_finite(), "a finite number"),
         ("temperature", (0.0..=100.0).contains(&temperature), "between 0 and 100"),
-        ("top_p", top_p > 0.0 && top_p <= 1.0, "greater than 0 and at most 1"),
+        ("top_p", top_p > 0.0 && top_p <= 1.0, share),
         ("min_p", (0.0..=1.0).contains(&min_p), "between 0 and 1"),
+        ("typical_p", typical_p > 0.0 && typical_p <= 1.0, share),
+        ("epsilon_cutoff", (0.0..1.0).contains(&epsilon_cutoff), cutoff),
+        ("eta_cutoff", (0.0..1.0).contains(&eta_cutoff), cutoff),
         ("logprobs", at_most_20(request.logprobs), "at most 20"),
         ("prompt_logprobs", at_most_20(request.prompt_logprobs), "at most 20"),
     ];
     match checks.into_iter().find(|(_, holds, _)| !holds) {
         Some((param, _, expected)) => Err(AddError::InvalidParameter { param, expected }),
+        None => Ok(()),
+    }
+}
+
+/// Runs of tokens that are empty, tokens that do not exist, biases that are no numbers.
+fn check_tokens(sampling: &SamplingParams, vocab_size: usize) -> Result<(), AddError> {
+    let SamplingParams { sequence_bias, bad_words, suppress_tokens, begin_suppress_tokens, .. } = sampling;
+    let invalid = |param, expected| Err(AddError::InvalidParameter { param, expected });
+    if sequence_bias.iter().any(|(run, bias)| run.is_empty() || !bias.is_finite()) {
+        return invalid("sequence_bias", "runs of at least one token with finite numbers");
+    }
+    if bad_words.iter().any(|run| run.is_empty()) {
+        return invalid("bad_words", "runs of at least one token");
+    }
+    let runs = sequence_bias.iter().map(|(run, _)| run).chain(bad_words.iter());
+    let mut tokens = runs.flat_map(|run| run.iter()).chain(suppress_tokens.iter()).chain(begin_suppress_tokens.iter());
+    match tokens.find(|&&token| token as usize >= vocab_size) {
+        Some(&token) => Err(AddError::TokenOutOfVocab { token, vocab_size }),
         None => Ok(()),
     }
 }

@@ -24,7 +24,7 @@ pub enum EventKind {
     /// Log-probabilities of prompt tokens, in order, the first entry standing for position 1.
     /// May come in several events.
     Prompt { tokens: Vec<TokenOutput> },
-    /// A generated token (more than one only after speculation).
+    /// Generated tokens: one that was chosen, and behind it those that a constraint forced.
     Tokens { tokens: Vec<TokenOutput> },
     /// The last event of a sequence that ended by itself.
     Finished { reason: FinishReason, timings: Timings },
@@ -36,7 +36,7 @@ pub enum EventKind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenOutput {
     pub token: TokenId,
-    /// Natural log-probability under the raw distribution (temperature 1, no filter).
+    /// Natural log-probability under the raw distribution (temperature 1; no penalty, no constraint, no filter).
     pub logprob: Option<f32>,
     /// The best alternatives, log-probabilities descending.
     pub top: Vec<(TokenId, f32)>,
@@ -45,7 +45,7 @@ pub struct TokenOutput {
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end token (or, above the engine, a stop string).
+    /// An end token, or a constraint that nothing can follow (or, above the engine, a stop string).
     Stop,
     /// `max_new_tokens` or the context's end.
     Length,

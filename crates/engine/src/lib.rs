@@ -3,8 +3,10 @@
 
 mod compute_pool;
 mod config;
+mod constraint;
 mod event;
 mod handle;
+mod held;
 mod kv_blocks;
 mod plan;
 mod request;
@@ -19,6 +21,7 @@ pub mod testing;
 
 pub use compute_pool::{ComputePool, Lease};
 pub use config::{AddError, EngineConfig, MAX_LOGPROBS};
+pub use constraint::{Constraint, ConstraintError, Next, TokenSet};
 pub use event::{EventKind, EventSink, FinishReason, SequenceEvent, Timings, TokenOutput};
 pub use handle::{Engine, EngineStats};
 pub use kv_blocks::OUT_OF_SIGHT;

@@ -1,11 +1,24 @@
 //! From a row of logits to a token.
 //!
-//! The filters are those of transformers' `generate` in its order: temperature, top-k, top-p, min-p. A token is drawn
-//! from what is left, laid out by token id: then a logit that differs in its last bit moves a border of the draw by
-//! that little, where an order by probability could swap two tokens.
+//! Processors change logits (penalties, forbidden tokens), a mask leaves what must be matched, filters cut what is
+//! improbable: transformers' `generate` in its order. A token is drawn from what is left, laid out by token id: then a
+//! logit that differs in its last bit moves a border of the draw by that little, where an order by probability could
+//! swap two tokens. Log-probabilities are those of the raw row, whatever was done to it for the choice.
 
+use crate::constraint::{ConstraintError, Next};
+use crate::held::Mask;
 use crate::rng::Rng;
-use crate::{RowResult, RowWant, SamplingParams, TokenId, TokenOutput};
+use crate::{RowResult, RowWant, TokenId, TokenOutput};
+
+mod filters;
+mod history;
+mod processors;
+mod row;
+
+use filters::{draw, filter, scale};
+pub(crate) use history::History;
+pub(crate) use processors::Context;
+use row::Row;
 
 /// Up to this `top_k` a row asks for candidates instead of all logits.
 const SMALL_TOP_K: usize = 256;
@@ -14,30 +27,47 @@ const SMALL_TOP_K: usize = 256;
 const TIE_SLACK: usize = 16;
 
 /// Why a row gave no token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SampleError {
     #[error("the model's logits are not finite")]
     NotFinite,
     #[error("the runner's row does not hold what was asked for")]
     RowMismatch,
+    #[error("no token is left to choose: suppressed tokens, bad words and repetition limits forbid them all")]
+    NothingLeft,
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
 }
 
 impl SampleError {
     /// Stable code for matching.
-    pub(crate) fn code(self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NotFinite => "logits_not_finite",
             Self::RowMismatch => "runner_results",
+            Self::NothingLeft => "nothing_left",
+            Self::Constraint(_) => "constraint_failed",
         }
     }
 }
 
 /// What a row must answer so that [`sample`] can choose from it. `whole_row` asks for all logits where candidates
 /// would usually do: after [`sample`] answered `None`, or where a row cannot be computed twice.
-pub(crate) fn want(params: &SamplingParams, logprobs: Option<usize>, whole_row: bool) -> RowWant {
+///
+/// A penalty can lift any token above all others (or push any number below), so no number of candidates is enough for
+/// a row that processors change: it asks for all logits. So does one of many allowed tokens.
+pub(crate) fn want(context: &Context<'_>, next: &Next, logprobs: Option<usize>, whole_row: bool) -> RowWant {
+    let params = context.params;
     let alternatives = logprobs.unwrap_or(0);
     let top_k = |k| RowWant::TopK { k, chosen: Vec::new() };
-    if params.temperature == 0.0 {
+    match next {
+        Next::Few(tokens) if logprobs.is_none() => return RowWant::Allowed(tokens.clone()),
+        Next::Few(_) | Next::Many => return RowWant::Full,
+        Next::Free | Next::Done => {}
+    }
+    if processors::are_active(context) {
+        RowWant::Full
+    } else if params.temperature == 0.0 {
         if logprobs.is_none() { RowWant::ArgMax } else { top_k(alternatives.max(1)) }
     } else if params.top_k == 1 && logprobs.is_none() && !whole_row {
         top_k(1 + TIE_SLACK)
@@ -51,20 +81,35 @@ pub(crate) fn want(params: &SamplingParams, logprobs: Option<usize>, whole_row: 
 /// Chooses a token from the answer to [`want`]. `None`: more tokens tie with the `top_k`-th than the row shows, so the
 /// whole row is needed. The generator moves only if a token is drawn.
 pub(crate) fn sample(
-    params: &SamplingParams,
+    context: &Context<'_>,
+    mask: &Mask,
     logprobs: Option<usize>,
     vocab_size: usize,
     rng: &mut Rng,
     row: &RowResult,
 ) -> Result<Option<TokenOutput>, SampleError> {
-    let token = if params.temperature == 0.0 {
-        first_maximum(row)?
+    let params = context.params;
+    let token = if *mask != Mask::Free || processors::are_active(context) {
+        let left = left_over(context, mask, row)?;
+        // A token without a choice leaves the generator alone, as a forced one does: whether it was forced may depend
+        // on how much the client has read.
+        let one_allowed = matches!(mask, Mask::Few(tokens) if tokens.len() == 1);
+        match params.temperature {
+            temperature if temperature > 0.0 && !one_allowed => draw(&filter(params, scale(temperature, left)?), rng)?,
+            _ => first_maximum(&left)?,
+        }
+    } else if params.temperature == 0.0 {
+        let best = match row.candidates.first() {
+            Some(&best) => vec![best],
+            None => best(&row.logits, 1),
+        };
+        first_maximum(&best)?
     } else if row.logits.is_empty() {
         let shown = &row.candidates;
         if shown.is_empty() {
             return Err(SampleError::RowMismatch);
         }
-        let scaled = scale(params.temperature, shown.iter().copied())?;
+        let scaled = scale(params.temperature, shown.clone())?;
         if shown.len() < vocab_size && scaled.len() > params.top_k {
             let (_, last) = scaled[scaled.len() - 1];
             if last == scaled[params.top_k.max(1) - 1].1 {
@@ -75,12 +120,44 @@ pub(crate) fn sample(
         }
         draw(&filter(params, scaled), rng)?
     } else {
-        let scaled = scale(params.temperature, (0..).zip(row.logits.iter().copied()))?;
+        let scaled = scale(params.temperature, (0..).zip(row.logits.iter().copied()).collect())?;
         draw(&filter(params, scaled), rng)?
     };
     match logprobs {
         None => Ok(Some(TokenOutput { token, logprob: None, top: Vec::new() })),
         Some(n) => describe(token, n, row).map(Some),
+    }
+}
+
+/// The logits that may be chosen from, by increasing id: after the processors, within the mask. What must be matched
+/// goes before what was asked to be avoided: where the mask leaves forbidden tokens only, they are allowed.
+fn left_over(context: &Context<'_>, mask: &Mask, row: &RowResult) -> Result<Vec<(TokenId, f32)>, SampleError> {
+    let start = match mask {
+        Mask::Few(tokens) if row.logits.is_empty() && tokens.len() == row.chosen.len() => {
+            Row::Few(tokens.iter().copied().zip(row.chosen.iter().copied()).collect())
+        }
+        Mask::Few(tokens) => {
+            let logits = tokens.iter().map(|&id| Some((id, *row.logits.get(id as usize)?)));
+            Row::Few(logits.collect::<Option<_>>().ok_or(SampleError::RowMismatch)?)
+        }
+        Mask::Free | Mask::Many(_) if row.logits.is_empty() => return Err(SampleError::RowMismatch),
+        Mask::Free | Mask::Many(_) => Row::Whole(row.logits.clone()),
+        Mask::Done => return Err(SampleError::RowMismatch),
+    };
+    let set = if let Mask::Many(set) = mask { Some(&**set) } else { None };
+    let attempts: &[bool] = if *mask == Mask::Free { &[true] } else { &[true, false] };
+    for &may_forbid in attempts {
+        let mut changed = start.clone();
+        processors::apply(context, may_forbid, &mut changed);
+        let left = changed.into_allowed(set);
+        if left.iter().any(|&(_, logit)| logit != f32::NEG_INFINITY) {
+            return Ok(left);
+        }
+    }
+    // Whose fault it is: that of the model if no token had a chance to begin with.
+    match start.into_allowed(set).iter().any(|(_, logit)| logit.is_finite()) {
+        true => Err(SampleError::NothingLeft),
+        false => Err(SampleError::NotFinite),
     }
 }
 
@@ -110,13 +187,16 @@ fn describe(token: TokenId, n: usize, row: &RowResult) -> Result<TokenOutput, Sa
     Ok(TokenOutput { token, logprob: Some(logit - log_sum_exp), top })
 }
 
-/// The best token; of equal ones the first.
-fn first_maximum(row: &RowResult) -> Result<TokenId, SampleError> {
-    let best = match row.candidates.first() {
-        Some(&best) => best,
-        None => best(&row.logits, 1).first().copied().ok_or(SampleError::RowMismatch)?,
-    };
-    if best.1.is_finite() { Ok(best.0) } else { Err(SampleError::NotFinite) }
+/// The best token; of equal ones the first. NaN never is the best.
+fn first_maximum(row: &[(TokenId, f32)]) -> Result<TokenId, SampleError> {
+    let mut best: Option<(TokenId, f32)> = None;
+    for &(id, logit) in row {
+        if best.is_none_or(|(_, least)| logit > least || least.is_nan()) {
+            best = Some((id, logit));
+        }
+    }
+    let (id, logit) = best.ok_or(SampleError::RowMismatch)?;
+    if logit.is_finite() { Ok(id) } else { Err(SampleError::NotFinite) }
 }
 
 /// The `n` best of a row, logits descending, ties by lower id first. Meant for small `n`: most tokens cost one
@@ -138,87 +218,6 @@ fn log_sum_exp(logits: &[f32]) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from((l - max).exp())).sum();
     (f64::from(max) + sum.ln()) as f32
-}
-
-/// Divides by the temperature. The greatest must be finite, so that every exponential below is; NaN is never let
-/// through.
-fn scale(
-    temperature: f32,
-    row: impl Iterator<Item = (TokenId, f32)> + Clone,
-) -> Result<Vec<(TokenId, f32)>, SampleError> {
-    let mut max = f32::NEG_INFINITY;
-    for (_, logit) in row.clone() {
-        if logit.is_nan() {
-            return Err(SampleError::NotFinite);
-        }
-        max = max.max(logit);
-    }
-    if !max.is_finite() {
-        return Err(SampleError::NotFinite);
-    }
-    // The distance to the greatest, so that a tiny temperature cannot overflow.
-    Ok(row.map(|(id, logit)| (id, (logit - max) / temperature)).collect())
-}
-
-/// Applies top-k, top-p and min-p to scaled logits (0 the greatest). Answers ids with weights, not normalised, by
-/// increasing id; never empty for a row that is not.
-fn filter(params: &SamplingParams, mut row: Vec<(TokenId, f32)>) -> Vec<(TokenId, f32)> {
-    if (1..row.len()).contains(&params.top_k) {
-        let mut scaled: Vec<f32> = row.iter().map(|&(_, x)| x).collect();
-        let (_, &mut kth, _) = scaled.select_nth_unstable_by(params.top_k - 1, |a, b| b.total_cmp(a));
-        row.retain(|&(_, x)| x >= kth);
-    }
-    row.iter_mut().for_each(|(_, x)| *x = x.exp());
-    if params.top_p < 1.0 {
-        keep_top_p(f64::from(params.top_p), &mut row);
-    }
-    if params.min_p > 0.0 {
-        let max = row.iter().map(|&(_, weight)| weight).fold(0.0, f32::max);
-        // Compared as probabilities are, since weights share one divisor.
-        row.retain(|&(_, weight)| weight >= params.min_p * max);
-    }
-    row.sort_unstable_by_key(|&(id, _)| id);
-    row
-}
-
-/// Removes, from the least probable up, while what was removed stays within `1 - top_p` of the whole; the most
-/// probable token stays.
-fn keep_top_p(top_p: f64, row: &mut Vec<(TokenId, f32)>) {
-    let total: f64 = row.iter().map(|&(_, weight)| f64::from(weight)).sum();
-    // All tokens below this share together weigh less than `1 - top_p`, so they go without being sorted.
-    let certain = ((1.0 - top_p) * total / row.len() as f64) as f32;
-    let mut below = 0.0;
-    row.retain(|&(_, weight)| {
-        let goes = weight < certain;
-        below += if goes { f64::from(weight) } else { 0.0 };
-        !goes
-    });
-    // Of equal ones the lower id stays longest.
-    row.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-    let mut n_removed = 0;
-    for &(_, weight) in row.iter().take(row.len().saturating_sub(1)) {
-        below += f64::from(weight);
-        // In f32, as transformers compares.
-        if (below / total) as f32 > (1.0 - top_p) as f32 {
-            break;
-        }
-        n_removed += 1;
-    }
-    row.drain(..n_removed);
-}
-
-/// One draw by weight; the first token is the first interval.
-fn draw(row: &[(TokenId, f32)], rng: &mut Rng) -> Result<TokenId, SampleError> {
-    let total: f64 = row.iter().map(|&(_, weight)| f64::from(weight)).sum();
-    let mut left = rng.next_f64() * total;
-    for &(id, weight) in row {
-        left -= f64::from(weight);
-        if left < 0.0 {
-            return Ok(id);
-        }
-    }
-    // Rounding can leave a crumb behind the last interval.
-    row.iter().rev().find(|&&(_, weight)| weight > 0.0).map(|&(id, _)| id).ok_or(SampleError::NotFinite)
 }
 
 #[cfg(test)]

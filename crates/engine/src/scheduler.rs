@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::held::MaskWorker;
 use crate::kv_blocks::{Holding, KvBlocks, longest_context};
 use crate::sequence::{Limits, Progress, Sequence};
 use crate::{
@@ -31,6 +32,7 @@ pub struct Scheduler {
     parked: Vec<Sequence>,
     /// What the step under way computes, in the order of its plan.
     planned: Vec<Planned>,
+    masks: MaskWorker,
     events: Vec<SequenceEvent>,
 }
 
@@ -74,6 +76,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             parked: Vec::new(),
             planned: Vec::new(),
+            masks: MaskWorker::default(),
             events: Vec::new(),
         }
     }
@@ -133,10 +136,10 @@ impl Scheduler {
         if self.running.len() == n_running {
             self.admit(now);
         }
-        let Self { running, planned, limits, .. } = self;
+        let Self { running, planned, limits, masks, .. } = self;
         let sequences = planned.iter().filter_map(|p| {
             let at = running.binary_search_by_key(&p.ticket, |s| s.ticket).ok()?;
-            Some(running[at].plan(p.end, limits))
+            Some(running[at].plan(p.end, limits, masks))
         });
         StepPlan { sequences: sequences.collect() }
     }

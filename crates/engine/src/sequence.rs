@@ -3,12 +3,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::held::{Held, Mask, MaskWorker};
 use crate::kv_blocks::{Holding, KvBlocks, Prefix};
 use crate::rng::Rng;
-use crate::sampling::{self, SampleError};
+use crate::sampling::{self, Context, History, SampleError};
 use crate::{
-    EventKind, FinishReason, OutputRow, Request, RowResult, RowWant, SequenceEvent, SequenceId, SequencePlan, Timings,
-    TokenId, TokenOutput,
+    ConstraintError, EventKind, FinishReason, Next, OutputRow, Request, RowResult, RowWant, SequenceEvent, SequenceId,
+    SequencePlan, Timings, TokenId, TokenOutput,
 };
 
 /// One rule drives it: `n_computed` has to catch up with `tokens.len()`. Prefill, chunks, prefix hits, decode and
@@ -28,6 +29,8 @@ pub(crate) struct Sequence {
     /// Blocks known by content: found cached, or registered after their step.
     n_registered: usize,
     rng: Rng,
+    history: History,
+    constraint: Option<Held>,
     /// Tokens that may still be generated; `u32::MAX` is no limit.
     credit: u32,
     /// Prompt positions already reported, by `Prefill` and `Prompt` events: computing again reports nothing twice.
@@ -68,8 +71,10 @@ pub(crate) struct Limits {
 }
 
 impl Sequence {
-    pub(crate) fn new(ticket: u64, request: Request, added: Instant) -> Self {
+    pub(crate) fn new(ticket: u64, mut request: Request, added: Instant) -> Self {
         Self {
+            history: History::new(&request.sampling, &request.prompt),
+            constraint: request.constraint.take().map(Held::new),
             ticket,
             tokens: request.prompt.to_vec(),
             n_computed: 0,
@@ -152,7 +157,7 @@ impl Sequence {
     }
 
     /// Its part of a step that computes up to `end`.
-    pub(crate) fn plan(&mut self, end: usize, limits: &Limits) -> SequencePlan {
+    pub(crate) fn plan(&mut self, end: usize, limits: &Limits, masks: &mut MaskWorker) -> SequencePlan {
         let start = self.n_computed;
         let prompt = &self.request.prompt;
         let mut outputs = Vec::new();
@@ -164,7 +169,11 @@ impl Sequence {
         }
         if self.generates_at(end) {
             let whole_row = self.whole_row || limits.rows_once;
-            let want = sampling::want(&self.request.sampling, self.request.logprobs, whole_row);
+            let next = self.constraint.as_mut().map_or(Next::Free, Held::next);
+            if let Some(constraint) = &mut self.constraint {
+                constraint.begin_mask(masks);
+            }
+            let want = sampling::want(&self.context(), &next, self.request.logprobs, whole_row);
             outputs.push(OutputRow { index: end - 1 - start, want });
         }
         SequencePlan {
@@ -200,8 +209,12 @@ impl Sequence {
             };
         }
         let Some(row) = token_row.first() else { return Progress::Failed(SampleError::RowMismatch) };
-        let Request { sampling, logprobs, .. } = &self.request;
-        match sampling::sample(sampling, *logprobs, limits.vocab_size, &mut self.rng, row) {
+        let chosen = match self.constraint.as_mut().map_or(Ok(Mask::Free), Held::mask) {
+            Ok(Mask::Done) => return Progress::Finished(FinishReason::Stop),
+            Ok(mask) => self.choose(&mask, row, limits),
+            Err(error) => Err(error.into()),
+        };
+        match chosen {
             Ok(Some(output)) => self.append(output, limits, now, events),
             Ok(None) if self.whole_row || limits.rows_once => Progress::Failed(SampleError::RowMismatch),
             Ok(None) => {
@@ -211,6 +224,26 @@ impl Sequence {
                 Progress::GoesOn
             }
             Err(error) => Progress::Failed(error),
+        }
+    }
+
+    fn choose(&mut self, mask: &Mask, row: &RowResult, limits: &Limits) -> Result<Option<TokenOutput>, SampleError> {
+        // Taken out while the rest is looked at.
+        let mut rng = self.rng.clone();
+        let chosen = sampling::sample(&self.context(), mask, self.request.logprobs, limits.vocab_size, &mut rng, row);
+        self.rng = rng;
+        chosen
+    }
+
+    /// What the processors of the next position look at.
+    fn context(&self) -> Context<'_> {
+        let Request { sampling, end_tokens, ignore_eos, prompt, .. } = &self.request;
+        Context {
+            params: sampling,
+            history: &self.history,
+            tokens: &self.tokens,
+            n_generated: self.tokens.len() - prompt.len(),
+            end_tokens: if *ignore_eos { &[] } else { end_tokens },
         }
     }
 
@@ -261,6 +294,8 @@ impl Sequence {
         Ok(())
     }
 
+    /// Takes in a chosen token, and behind it those that follow without a choice: their keys and values are computed
+    /// together in the next step.
     fn append(
         &mut self,
         output: TokenOutput,
@@ -268,15 +303,56 @@ impl Sequence {
         now: Instant,
         events: &mut Vec<SequenceEvent>,
     ) -> Progress {
-        let token = output.token;
         self.whole_row = false;
+        self.clock.first_token.get_or_insert(now);
+        self.clock.last_token = Some(now);
+        let mut progress = self.push(output.token, limits);
+        let mut tokens = vec![output];
+        if let Some(mut held) = self.constraint.take() {
+            if progress != Progress::Finished(FinishReason::Stop) {
+                progress = self
+                    .follow(&mut held, progress, &mut tokens, limits)
+                    .unwrap_or_else(|error| Progress::Failed(error.into()));
+            }
+            self.constraint = Some(held);
+        }
+        events.push(self.event(EventKind::Tokens { tokens }));
+        progress
+    }
+
+    /// Tells the constraint of the chosen token, the only one of `tokens`, and appends what it forces behind it. With
+    /// log-probabilities nothing is forced, since every token needs its row.
+    fn follow(
+        &mut self,
+        held: &mut Held,
+        mut progress: Progress,
+        tokens: &mut Vec<TokenOutput>,
+        limits: &Limits,
+    ) -> Result<Progress, ConstraintError> {
+        for output in tokens.iter() {
+            held.accept(output.token)?;
+        }
+        if progress == Progress::GoesOn && self.request.logprobs.is_none() {
+            for token in held.forced()? {
+                if progress != Progress::GoesOn || self.credit == 0 {
+                    break;
+                }
+                held.accept(token)?;
+                progress = self.push(token, limits);
+                tokens.push(TokenOutput { token, logprob: None, top: Vec::new() });
+            }
+        }
+        // An error of this is told when the next position is to be chosen.
+        if held.next() == Next::Done { Ok(Progress::Finished(FinishReason::Stop)) } else { Ok(progress) }
+    }
+
+    /// Appends one token.
+    fn push(&mut self, token: TokenId, limits: &Limits) -> Progress {
         self.tokens.push(token);
+        self.history.push(&self.tokens);
         if self.credit != u32::MAX {
             self.credit -= 1;
         }
-        self.clock.first_token.get_or_insert(now);
-        self.clock.last_token = Some(now);
-        events.push(self.event(EventKind::Tokens { tokens: vec![output] }));
         let n_generated = self.tokens.len() - self.request.prompt.len();
         if !self.request.ignore_eos && self.request.end_tokens.contains(&token) {
             Progress::Finished(FinishReason::Stop)

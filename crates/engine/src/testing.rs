@@ -10,8 +10,8 @@ use crate::rng::splitmix64;
 pub use crate::scheduler::{Scheduler, StepFailure};
 pub use crate::step::step;
 use crate::{
-    CacheKind, EventSink, ModelRunner, RowResult, RowWant, RunnerError, RunnerSpec, SequenceEvent, SequencePlan,
-    StepPlan, StepResults, TokenId,
+    CacheKind, Constraint, ConstraintError, EventSink, ModelRunner, Next, RowResult, RowWant, RunnerError, RunnerSpec,
+    SequenceEvent, SequencePlan, StepPlan, StepResults, TokenId, TokenSet,
 };
 
 /// A model without weights. It writes each token into the blocks that the plan names, and computes the logits of a
@@ -217,6 +217,79 @@ pub fn answer(want: &RowWant, logits: Vec<f32>) -> RowResult {
         }
         RowWant::Allowed(ids) => RowResult { chosen: pick(ids), ..empty },
         RowWant::Full => RowResult { logits, ..empty },
+    }
+}
+
+/// A constraint that follows from a seed: what may come next is a function of the tokens accepted so far. It is free
+/// at first, allows few or many tokens, forces runs, and is done in the end.
+#[derive(Debug, Clone)]
+pub struct SeededConstraint {
+    vocab_size: u32,
+    state: u64,
+    n_accepted: usize,
+    n_free: usize,
+    length: usize,
+}
+
+impl SeededConstraint {
+    /// The first `n_free` tokens are free; it is done after `length` tokens at the latest.
+    pub fn new(seed: u64, vocab_size: usize, n_free: usize, length: usize) -> Self {
+        Self { vocab_size: vocab_size as u32, state: mix(seed, 1), n_accepted: 0, n_free, length }
+    }
+
+    /// The tokens that may come next, by increasing id; all of them while it is free. None: it is done.
+    pub fn allowed(&self) -> Vec<TokenId> {
+        let all = 0..self.vocab_size;
+        let roll = |token: u32| mix(self.state, token.into());
+        if self.n_accepted >= self.length {
+            Vec::new()
+        } else if self.n_accepted < self.n_free {
+            all.collect()
+        } else {
+            match self.state % 4 {
+                0 => vec![(roll(0) % u64::from(self.vocab_size)) as u32],
+                1 => all.filter(|&token| token == 7 || roll(token) % 16 == 0).collect(),
+                _ => all.filter(|&token| token == 7 || roll(token) % 4 > 0).collect(),
+            }
+        }
+    }
+}
+
+impl Constraint for SeededConstraint {
+    fn next(&mut self) -> Result<Next, ConstraintError> {
+        let allowed = self.allowed();
+        Ok(match allowed.len() {
+            0 => Next::Done,
+            _ if self.n_accepted < self.n_free => Next::Free,
+            n if n <= 8 => Next::Few(allowed.into()),
+            _ => Next::Many,
+        })
+    }
+
+    fn mask(&mut self) -> Result<TokenSet, ConstraintError> {
+        Ok(self.allowed().into_iter().collect())
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
+        if !self.allowed().contains(&token) {
+            return Err(ConstraintError { message: format!("token {token} is not allowed") });
+        }
+        self.state = mix(self.state, token.into());
+        self.n_accepted += 1;
+        Ok(())
+    }
+
+    fn forced(&mut self) -> Result<Vec<TokenId>, ConstraintError> {
+        let (mut ahead, mut forced) = (self.clone(), Vec::new());
+        while let ([token], false) = (ahead.allowed().as_slice(), ahead.n_accepted < ahead.n_free) {
+            forced.push(*token);
+            ahead.accept(*token)?;
+        }
+        Ok(forced)
+    }
+
+    fn clone_box(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
     }
 }
 

@@ -41,6 +41,7 @@ fn request(id: u64, n_prompt: u32, max_new_tokens: usize) -> Request {
         end_tokens: [].into(),
         ignore_eos: false,
         sampling: SamplingParams::default(),
+        constraint: None,
         logprobs: None,
         prompt_logprobs: None,
         cache_salt: 0,
@@ -146,10 +147,10 @@ fn what_can_never_run_is_refused_at_once() {
         Err(AddError::InvalidParameter { param, .. }) => param,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(SamplingParams { temperature: f32::NAN, ..sampling }), "temperature");
-    assert_eq!(refused(SamplingParams { temperature: -1.0, ..sampling }), "temperature");
-    assert_eq!(refused(SamplingParams { top_p: 0.0, ..sampling }), "top_p");
-    assert_eq!(refused(SamplingParams { min_p: 1.5, ..sampling }), "min_p");
+    assert_eq!(refused(SamplingParams { temperature: f32::NAN, ..sampling.clone() }), "temperature");
+    assert_eq!(refused(SamplingParams { temperature: -1.0, ..sampling.clone() }), "temperature");
+    assert_eq!(refused(SamplingParams { top_p: 0.0, ..sampling.clone() }), "top_p");
+    assert_eq!(refused(SamplingParams { min_p: 1.5, ..sampling.clone() }), "min_p");
     let codes =
         [AddError::EmptyPrompt, AddError::Closed, AddError::QueueFull { waiting: 0, retry_after: Duration::ZERO }];
     assert_eq!(codes.map(|e| e.code()), ["empty_prompt", "closed", "queue_full"]);

@@ -6,10 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use tsserve_engine::testing::{Failure, FailureSwitch, FakeRunner, Rng, Scheduler, fake_logits, step};
+use tsserve_engine::testing::{
+    Failure, FailureSwitch, FakeRunner, Rng, Scheduler, SeededConstraint, fake_logits, step,
+};
 use tsserve_engine::{
-    CacheGroup, CacheKind, EngineConfig, EventKind, FinishReason, ModelRunner, Request, RunnerError, RunnerSpec,
-    SamplingParams, SequenceId, StepPlan, StepResults, TokenOutput,
+    CacheGroup, CacheKind, Constraint, EngineConfig, EventKind, FinishReason, ModelRunner, Request, RunnerError,
+    RunnerSpec, SamplingParams, SequenceId, StepPlan, StepResults, TokenOutput,
 };
 
 const VOCAB: usize = 48;
@@ -39,8 +41,11 @@ struct Watched {
     max_tokens: usize,
     /// Where each sequence's last step ended.
     ends: HashMap<SequenceId, usize>,
+    /// Where each sequence's last step ended that had a row for its last token.
+    answered: HashMap<SequenceId, usize>,
     n_restarts: usize,
     n_repeated_rows: usize,
+    n_forced_runs: usize,
 }
 
 impl ModelRunner for Watched {
@@ -53,7 +58,13 @@ impl ModelRunner for Watched {
         let block_size = self.spec().block_size;
         for part in &plan.sequences {
             let end = part.start + part.tokens.len();
-            assert!(part.tokens.len() == 1 || part.start % block_size == 0, "unaligned: {part:?}");
+            // Forced tokens begin where the answer stands; chunks of what was known before begin at a border.
+            let known = self.answered.get(&part.sequence) == Some(&part.start);
+            self.n_forced_runs += usize::from(known && part.tokens.len() > 1);
+            assert!(known || part.tokens.len() == 1 || part.start % block_size == 0, "unaligned: {part:?}");
+            if part.outputs.last().is_some_and(|output| output.index + 1 == part.tokens.len()) {
+                self.answered.insert(part.sequence, end);
+            }
             if let Some(last) = self.ends.insert(part.sequence, end) {
                 self.n_restarts += usize::from(part.start + 1 < last);
                 self.n_repeated_rows += usize::from(part.start + 1 == last && part.tokens.len() == 1);
@@ -82,6 +93,27 @@ fn below(rng: &mut Rng, n: usize) -> usize {
 
 fn one_of<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
     choices[below(rng, choices.len())].clone()
+}
+
+/// The constraint of a request.
+fn seeded(id: u64) -> SeededConstraint {
+    SeededConstraint::new(id, VOCAB, [0, 0, 4][id as usize % 3], [3, 12, 1000][id as usize / 3 % 3])
+}
+
+fn with_processors(rng: &mut Rng, sampling: SamplingParams) -> SamplingParams {
+    SamplingParams {
+        sequence_bias: one_of(rng, &[vec![], vec![(Box::from([5]), 2.0), (Box::from([7, 9]), -3.0)]]).into(),
+        repetition_penalty: one_of(rng, &[1.0, 1.2, 0.8]),
+        presence_penalty: one_of(rng, &[0.0, 0.6]),
+        frequency_penalty: one_of(rng, &[0.0, -0.3]),
+        no_repeat_ngram_size: one_of(rng, &[0, 2, 3]),
+        bad_words: one_of(rng, &[vec![], vec![Box::from([11]), Box::from([4, 8])]]).into(),
+        min_new_tokens: one_of(rng, &[0, 6]),
+        suppress_tokens: one_of(rng, &[vec![], vec![0, 1]]).into(),
+        begin_suppress_tokens: one_of(rng, &[vec![], vec![2, 5]]).into(),
+        typical_p: one_of(rng, &[1.0, 0.8]),
+        ..sampling
+    }
 }
 
 impl World {
@@ -138,8 +170,11 @@ impl World {
                 top_p: one_of(rng, &[1.0, 0.7]),
                 min_p: one_of(rng, &[0.0, 0.1]),
                 seed: rng.next_u64(),
+                ..SamplingParams::default()
             },
         };
+        let sampling = if below(rng, 3) == 0 { with_processors(rng, sampling) } else { sampling };
+        let constrained = below(rng, 3) == 0;
         Request {
             id: SequenceId(id),
             prompt: (0..length).map(token).collect(),
@@ -147,6 +182,7 @@ impl World {
             end_tokens: [3].into(),
             ignore_eos: below(rng, 4) == 0,
             sampling,
+            constraint: constrained.then(|| Box::new(seeded(id)) as Box<dyn Constraint>),
             logprobs: one_of(rng, &[None, None, Some(0), Some(3)]),
             prompt_logprobs: one_of(rng, &[None, None, None, Some(2)]),
             cache_salt: one_of(rng, &[0, 0, 0, 1]),
@@ -166,8 +202,10 @@ impl<'a> Trace<'a> {
                 runner,
                 max_tokens: config.max_batch_tokens.max(config.max_num_seqs + world.spec.block_size),
                 ends: HashMap::new(),
+                answered: HashMap::new(),
                 n_restarts: 0,
                 n_repeated_rows: 0,
+                n_forced_runs: 0,
             },
             now: Instant::now(),
             requests: HashMap::new(),
@@ -286,13 +324,18 @@ fn alone(world: &World, request: &Request) -> Seen {
     trace.seen.remove(&request.id).unwrap()
 }
 
-/// What a greedy request answers by the model's own definition, without any engine.
+/// What a greedy request without processors answers by the model's own definition, without any engine.
 fn greedy_by_definition(world: &World, request: &Request, n: usize) -> Vec<u32> {
     let mut tokens = request.prompt.to_vec();
+    let mut constraint = request.constraint.is_some().then(|| seeded(request.id.0));
     for _ in 0..n {
         let logits = fake_logits(&world.spec, world.levels, &tokens);
-        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        tokens.push(logits.iter().position(|&l| l == best).unwrap() as u32);
+        let allowed = constraint.as_ref().map_or((0..VOCAB as u32).collect(), SeededConstraint::allowed);
+        let best = allowed.iter().map(|&id| logits[id as usize]).fold(f32::NEG_INFINITY, f32::max);
+        tokens.push(*allowed.iter().find(|&&id| logits[id as usize] == best).unwrap());
+        if let Some(constraint) = &mut constraint {
+            constraint.accept(tokens[tokens.len() - 1]).unwrap();
+        }
     }
     tokens.split_off(request.prompt.len())
 }
@@ -306,6 +349,8 @@ struct Totals {
     tokens: usize,
     restarts: usize,
     repeated_rows: usize,
+    constrained: usize,
+    forced_runs: usize,
 }
 
 fn run_trace(seed: u64, totals: &mut Totals) {
@@ -321,13 +366,16 @@ fn run_trace(seed: u64, totals: &mut Totals) {
     assert_eq!(free, total, "blocks leak");
     totals.restarts += trace.runner.n_restarts;
     totals.repeated_rows += trace.runner.n_repeated_rows;
+    totals.forced_runs += trace.runner.n_forced_runs;
     for (id, seen) in &trace.seen {
         let request = &trace.requests[id];
         let expected = alone(&world, request);
         totals.reused += usize::from(seen.cached > 0);
         totals.tokens += expected.tokens.len();
         assert!(expected.end.is_some_and(|end| end.is_ok()), "{request:?} alone: {expected:?}");
-        if request.sampling.temperature == 0.0 {
+        let plain = SamplingParams { seed: request.sampling.seed, ..SamplingParams::default() };
+        totals.constrained += usize::from(request.constraint.is_some());
+        if request.sampling == plain {
             let ids: Vec<_> = expected.tokens.iter().map(|t| t.token).collect();
             assert_eq!(ids, greedy_by_definition(&world, request, ids.len()));
         }
@@ -370,6 +418,8 @@ fn every_answer_is_the_one_given_alone() {
         (totals.tokens, 30_000),
         (totals.restarts, 100),
         (totals.repeated_rows, 100),
+        (totals.constrained, 2000),
+        (totals.forced_runs, 500),
     ];
     assert!(reached.iter().all(|(n, least)| n >= least), "{reached:?}");
 }

@@ -126,6 +126,7 @@ impl Script {
                 top_k,
                 ..SamplingParams::default()
             },
+            constraint: None,
             logprobs: None,
             prompt_logprobs: words.contains(&"prompt_logprobs").then_some(0),
             cache_salt: number("salt", 0),

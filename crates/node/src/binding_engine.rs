@@ -84,7 +84,12 @@ impl NativeEngine {
     #[napi(ts_return_type = "Promise<undefined | BindingError>")]
     pub fn generate(&self, id: i64, model: u32, request: BindingGenerateRequest) -> AsyncTask<Work<()>> {
         let service = Arc::clone(&self.service);
-        off_loop(move || service.generate(id as u64, model, request.into()))
+        // Here and not in the task: a `cancel` right after this call must find it.
+        let reserved = service.reserve(id as u64, model);
+        off_loop(move || {
+            reserved?;
+            service.generate(id as u64, request.try_into()?)
+        })
     }
 
     /// Stops a generation, whatever it is doing. Unknown ids are ignored.

@@ -1,5 +1,6 @@
 //! The napi binding: converts and calls, never decides. Everything that crosses is named `Binding*`.
 
+mod binding_constraint;
 mod binding_engine;
 mod binding_error;
 mod binding_event;
@@ -7,10 +8,11 @@ mod binding_generate;
 mod binding_load;
 mod tasks;
 
+pub use binding_constraint::BindingConstraint;
 pub use binding_engine::NativeEngine;
 pub use binding_error::BindingError;
 pub use binding_event::{BindingAlternative, BindingEvent, BindingPiece, BindingToken};
-pub use binding_generate::{BindingGenerateRequest, BindingSampling};
+pub use binding_generate::{BindingBias, BindingGenerateRequest, BindingSampling};
 pub use binding_load::{
     BindingCachedModel, BindingLoadOptions, BindingLoadProgress, BindingLoadedModel, BindingNamedText,
 };

@@ -30,6 +30,13 @@ pub enum TextError {
 
     #[error("a stop string must not be empty")]
     EmptyStop,
+
+    /// A grammar that cannot be compiled, or cannot be followed any further.
+    #[error("the grammar cannot be used: {0}")]
+    Grammar(String),
+
+    #[error("this model's answers cannot be held to a grammar: {0}")]
+    GrammarUnsupported(String),
 }
 
 impl TextError {
@@ -44,6 +51,8 @@ impl TextError {
             Self::Encode(_) => "encode_failed",
             Self::Decode(_) => "decode_failed",
             Self::EmptyStop => "empty_stop",
+            Self::Grammar(_) => "grammar_invalid",
+            Self::GrammarUnsupported(_) => "grammar_unsupported",
         }
     }
 }

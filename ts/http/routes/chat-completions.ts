@@ -60,10 +60,11 @@ function refuseImages(messages: readonly Message[], model: string): void {
 
 function toChatRequest(request: ChatCompletionRequest): ChatRequest {
   const { messages, tools, sampling, maxTokens, stop, ignoreEos, logprobs, templateVariables, cacheSalt } = request;
-  const { addGenerationPrompt, continueFinalMessage } = request;
+  const { toolChoice, parallelToolCalls, responseFormat, addGenerationPrompt, continueFinalMessage } = request;
   return {
     messages,
-    ...(tools.length === 0 ? {} : { tools }),
+    ...(tools.length === 0 ? {} : { tools, toolChoice, parallelToolCalls }),
+    responseFormat,
     sampling,
     maxTokens,
     ...(stop.length === 0 ? {} : { stop }),

@@ -17,7 +17,7 @@ export const home: Route = {
     const lines = [
       'tsserve: local models behind the OpenAI API',
       '',
-      ...endpoints.map(({ method, path, summary }) => `${method.padEnd(4)} ${path.padEnd(21)} ${summary}`),
+      ...endpoints.map(({ method, path, summary }) => `${method.padEnd(6)} ${path.padEnd(33)} ${summary}`),
       '',
       models.length === 0 ? 'No models are listed.' : 'Models:',
       ...models.map(({ id, state }) => `  ${id} (${state})`),
@@ -28,5 +28,5 @@ export const home: Route = {
 };
 
 function readable(path: string): string {
-  return path.replace('*id', '{id}');
+  return path.replace(/[*:]id/, '{id}');
 }

@@ -8,6 +8,15 @@ import { loadModel, reset } from './load-model.js';
 import { metrics } from './metrics.js';
 import { model, models } from './models.js';
 import { openapi } from './openapi.js';
+import {
+  cancelResponse,
+  compactResponse,
+  createResponse,
+  deleteResponse,
+  getResponse,
+  inputItems,
+  inputTokens,
+} from './responses.js';
 import type { Route } from './route.js';
 
 export const ROUTES: readonly Route[] = [
@@ -17,6 +26,14 @@ export const ROUTES: readonly Route[] = [
   model,
   chatCompletions,
   completions,
+  createResponse,
+  // Before `:id`, which they would match.
+  inputTokens,
+  compactResponse,
+  getResponse,
+  deleteResponse,
+  cancelResponse,
+  inputItems,
   loadModel,
   reset,
   metrics,

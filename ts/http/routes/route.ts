@@ -5,7 +5,7 @@ import type { AnswerName } from '../../protocol/schemas.js';
 import type { RequestContext } from '../context.js';
 
 export interface Route {
-  readonly method: 'GET' | 'POST';
+  readonly method: 'GET' | 'POST' | 'DELETE';
   /** Express's syntax. */
   readonly path: string;
   /** One line for people. */
@@ -16,7 +16,7 @@ export interface Route {
   readonly body?: { readonly fields: FieldTable; readonly required: readonly string[] };
   /** What it answers, likewise: a JSON value, each event of a stream, plain text. Default: some JSON object. */
   readonly answer?: { readonly json?: AnswerName; readonly event?: AnswerName; readonly text?: true };
-  /** Throws what toApiError understands. `id` is the rest of the path where the path ends in `*id`, decoded. */
+  /** Throws what toApiError understands. `id` is the segment `:id` or, where the path ends in `*id`, its rest, decoded. */
   handle(context: RequestContext, parameters: { readonly id: string }): Promise<void>;
 }
 

@@ -10,7 +10,6 @@ use tsserve_text::{Detokenizer, Piece, SpecialTokens, StopMatcher, StopOutput, T
 use super::{OutputKind, Usage};
 use crate::error::CoreError;
 use crate::generate::GenerateRequest;
-use crate::model::Model;
 
 /// A token with what was asked about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,19 +67,23 @@ pub(super) struct Delta {
 }
 
 impl Registration {
-    pub(crate) fn new(model: &Model, request: &GenerateRequest, prompt: Arc<[TokenId]>) -> Result<Self, CoreError> {
+    pub(crate) fn new(
+        tokenizer: &Tokenizer,
+        end_tokens: &Arc<[TokenId]>,
+        request: &GenerateRequest,
+        prompt: Arc<[TokenId]>,
+    ) -> Result<Self, CoreError> {
         let stops = if request.stop.is_empty() { None } else { Some(StopMatcher::new(request.stop.iter().cloned())?) };
         Ok(Self {
-            tokenizer: model.tokenizer.clone(),
+            tokenizer: tokenizer.clone(),
             // What ends an answer is a mark even where the vocabulary calls it an ordinary token.
-            detokenizer: Detokenizer::continuing(&model.tokenizer, SpecialTokens::Mark)
-                .marking(model.end_tokens.iter().copied()),
+            detokenizer: Detokenizer::continuing(tokenizer, SpecialTokens::Mark).marking(end_tokens.iter().copied()),
             stops,
             prompt,
             prompt_reported: 0,
             want_logprobs: request.logprobs.is_some(),
             want_prompt_logprobs: request.prompt_logprobs.is_some(),
-            end_tokens: if request.ignore_eos { Arc::from([]) } else { Arc::clone(&model.end_tokens) },
+            end_tokens: if request.ignore_eos { Arc::from([]) } else { Arc::clone(end_tokens) },
             usage: Usage::default(),
             registered: Instant::now(),
             started: None,

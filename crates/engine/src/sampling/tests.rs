@@ -1,8 +1,64 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::testing::answer;
+use crate::{SamplingParams, TokenSet};
 
 fn params(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SamplingParams {
-    SamplingParams { temperature, top_k, top_p, min_p, seed: 0 }
+    SamplingParams { temperature, top_k, top_p, min_p, ..SamplingParams::default() }
+}
+
+/// One position of a sequence: what `Context` borrows.
+struct Position {
+    params: SamplingParams,
+    history: History,
+    tokens: Vec<TokenId>,
+    n_generated: usize,
+    end_tokens: Vec<TokenId>,
+}
+
+impl Position {
+    /// At the start of an answer, where nothing is known.
+    fn of(params: &SamplingParams) -> Self {
+        Self::after(params, &[], &[], &[])
+    }
+
+    fn after(params: &SamplingParams, prompt: &[TokenId], generated: &[TokenId], end_tokens: &[TokenId]) -> Self {
+        let mut history = History::new(params, prompt);
+        let tokens = [prompt, generated].concat();
+        (prompt.len() + 1..=tokens.len()).for_each(|n| history.push(&tokens[..n]));
+        let (n_generated, end_tokens) = (generated.len(), end_tokens.to_vec());
+        Self { params: params.clone(), history, tokens, n_generated, end_tokens }
+    }
+
+    fn context(&self) -> Context<'_> {
+        let Self { params, history, tokens, n_generated, end_tokens } = self;
+        Context { params, history, tokens, n_generated: *n_generated, end_tokens }
+    }
+}
+
+fn want(params: &SamplingParams, logprobs: Option<usize>, whole_row: bool) -> RowWant {
+    super::want(&Position::of(params).context(), &Next::Free, logprobs, whole_row)
+}
+
+fn sample(
+    params: &SamplingParams,
+    logprobs: Option<usize>,
+    vocab_size: usize,
+    rng: &mut Rng,
+    row: &RowResult,
+) -> Result<Option<TokenOutput>, SampleError> {
+    super::sample(&Position::of(params).context(), &Mask::Free, logprobs, vocab_size, rng, row)
+}
+
+/// The token chosen from a whole row within a mask.
+fn choose(position: &Position, mask: &Mask, logits: &[f32]) -> Result<TokenId, SampleError> {
+    let chosen = super::sample(&position.context(), mask, None, logits.len(), &mut Rng::new(1), &full(logits));
+    chosen.map(|output| output.unwrap().token)
+}
+
+fn rows(logits: &[f32]) -> Vec<(TokenId, f32)> {
+    (0..).zip(logits.iter().copied()).collect()
 }
 
 fn full(logits: &[f32]) -> RowResult {
@@ -21,53 +77,163 @@ fn sample_as_asked(params: &SamplingParams, logprobs: Option<usize>, rng: &mut R
     }
 }
 
-#[derive(Debug)]
 struct Case {
     name: String,
-    params: SamplingParams,
+    position: Position,
     logits: Vec<f32>,
+    /// transformers' name, and the logits behind it.
+    steps: Vec<(String, Vec<f32>)>,
     probs: Vec<f32>,
     argmax: u32,
 }
 
-/// The cases of the golden file that use no processor but ours.
-fn golden_cases() -> Vec<Case> {
+/// What `generate` has and we have not.
+const ELSEWHERE: [&str; 3] = ["forced_eos_token_id", "exponential_decay_length_penalty", "renormalize_logits"];
+
+fn golden() -> serde_json::Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/golden/sampling.json");
-    let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let floats = |value: &serde_json::Value| -> Vec<f32> {
-        value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// null is minus infinity.
+fn floats(value: &serde_json::Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32)).collect()
+}
+
+fn ids(value: &serde_json::Value) -> Vec<TokenId> {
+    value.as_array().map(|ids| ids.iter().map(|id| id.as_u64().unwrap() as TokenId).collect()).unwrap_or_default()
+}
+
+fn list(value: &serde_json::Value) -> &[serde_json::Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn golden_params(given: &serde_json::Value) -> SamplingParams {
+    let number = |name: &str, default: f64| given[name].as_f64().unwrap_or(default) as f32;
+    let bias = |entry: &serde_json::Value| (ids(&entry["tokens"]).into(), entry["bias"].as_f64().unwrap() as f32);
+    SamplingParams {
+        sequence_bias: list(&given["sequence_bias"]).iter().map(bias).collect(),
+        repetition_penalty: number("repetition_penalty", 1.0),
+        presence_penalty: number("presence_penalty", 0.0),
+        frequency_penalty: number("frequency_penalty", 0.0),
+        no_repeat_ngram_size: number("no_repeat_ngram_size", 0.0) as usize,
+        bad_words: list(&given["bad_words_ids"]).iter().map(|run| ids(run).into()).collect(),
+        min_new_tokens: number("min_new_tokens", 0.0) as usize,
+        suppress_tokens: ids(&given["suppress_tokens"]).into(),
+        begin_suppress_tokens: ids(&given["begin_suppress_tokens"]).into(),
+        temperature: if given["do_sample"] == true { number("temperature", 1.0) } else { 0.0 },
+        top_k: number("top_k", 0.0) as usize,
+        top_p: number("top_p", 1.0),
+        min_p: number("min_p", 0.0),
+        typical_p: number("typical_p", 1.0),
+        epsilon_cutoff: number("epsilon_cutoff", 0.0),
+        eta_cutoff: number("eta_cutoff", 0.0),
+        seed: 0,
+    }
+}
+
+fn golden_cases() -> Vec<Case> {
+    let file = golden();
+    let eos = file["eos_token_id"].as_u64().unwrap() as TokenId;
+    let ours = |case: &&serde_json::Value| !ELSEWHERE.iter().any(|name| !case["params"][name].is_null());
+    let case = |case: &serde_json::Value| Case {
+        name: case["name"].as_str().unwrap().into(),
+        position: Position::after(
+            &golden_params(&case["params"]),
+            &ids(&case["prompt_ids"]),
+            &ids(&case["generated_ids"]),
+            &[eos],
+        ),
+        logits: floats(&case["logits"]),
+        steps: list(&case["steps"])
+            .iter()
+            .map(|step| (step["name"].as_str().unwrap().to_owned(), floats(&step["logits"])))
+            .collect(),
+        probs: floats(&case["probs"]),
+        argmax: case["argmax"].as_u64().unwrap() as u32,
     };
-    let ours = ["do_sample", "temperature", "top_k", "top_p", "min_p"];
-    let cases = file["cases"].as_array().unwrap().iter();
-    let supported = cases.filter(|case| case["params"].as_object().unwrap().keys().all(|k| ours.contains(&k.as_str())));
-    supported
-        .map(|case| {
-            let given = &case["params"];
-            let number = |name: &str, default: f64| given[name].as_f64().unwrap_or(default) as f32;
-            let temperature = if given["do_sample"] == true { number("temperature", 1.0) } else { 0.0 };
-            Case {
-                name: case["name"].as_str().unwrap().into(),
-                params: params(temperature, number("top_k", 0.0) as usize, number("top_p", 1.0), number("min_p", 0.0)),
-                logits: floats(&case["logits"]),
-                probs: floats(&case["probs"]),
-                argmax: case["argmax"].as_u64().unwrap() as u32,
-            }
-        })
-        .collect()
+    list(&file["cases"]).iter().filter(ours).map(case).collect()
+}
+
+/// The parameters with the filters behind the named one taken out; `None` if it is no filter.
+fn up_to(params: &SamplingParams, name: &str) -> Option<SamplingParams> {
+    let filters = ["Temperature", "TopK", "TopP", "MinP", "Typical", "Epsilon", "Eta"];
+    let at = filters.iter().position(|filter| name == format!("{filter}LogitsWarper"))?;
+    let off = SamplingParams::default();
+    let mut params = params.clone();
+    if at < 1 {
+        params.top_k = off.top_k;
+    }
+    if at < 2 {
+        params.top_p = off.top_p;
+    }
+    if at < 3 {
+        params.min_p = off.min_p;
+    }
+    if at < 4 {
+        params.typical_p = off.typical_p;
+    }
+    if at < 5 {
+        params.epsilon_cutoff = off.epsilon_cutoff;
+    }
+    if at < 6 {
+        params.eta_cutoff = off.eta_cutoff;
+    }
+    Some(params)
 }
 
 #[test]
-fn filters_leave_the_distribution_of_transformers() {
+fn every_step_leaves_the_logits_of_transformers() {
     let cases = golden_cases();
-    assert!(cases.len() >= 19, "only {} cases", cases.len());
-    for case in cases {
-        let mut rng = Rng::new(1);
-        if case.params.temperature == 0.0 {
-            assert_eq!(sample_as_asked(&case.params, None, &mut rng, &case.logits).token, case.argmax, "{}", case.name);
+    assert_eq!(cases.len(), 38);
+    let (mut n_processed, mut n_filtered) = (0, 0);
+    for case in &cases {
+        let context = case.position.context();
+        let params = &case.position.params;
+        let mut row = Row::Whole(case.logits.clone());
+        let mut active = processors::PROCESSORS.iter().filter(|p| (p.is_active)(&context)).peekable();
+        for (name, expected) in case.steps.iter().filter(|(name, _)| up_to(params, name).is_none()) {
+            // One that has nothing to do here leaves the row as it was.
+            if let Some(processor) = active.next_if(|processor| processor.name == *name) {
+                (processor.apply)(&context, &mut row);
+            }
+            for ((id, ours), theirs) in row.clone().into_allowed(None).into_iter().zip(expected) {
+                let near = ours == *theirs || (ours - theirs).abs() < 1e-5;
+                assert!(near, "{}, {name}, token {id}: {ours} is not {theirs}", case.name);
+            }
+            n_processed += 1;
+        }
+        assert!(active.next().is_none(), "{}: a step of ours is not one of theirs", case.name);
+        for (name, expected) in &case.steps {
+            let Some(params) = up_to(params, name) else { continue };
+            let left = left_over(&context, &Mask::Free, &full(&case.logits)).unwrap();
+            let scaled = scale(params.temperature, left.clone()).unwrap();
+            let kept: Vec<_> = filter(&params, scaled).iter().filter(|kept| kept.1 > 0.0).map(|kept| kept.0).collect();
+            let theirs: Vec<_> = rows(expected).iter().filter(|l| l.1.is_finite()).map(|l| l.0).collect();
+            assert_eq!(kept, theirs, "{}, {name}", case.name);
+            for (id, logit) in left.into_iter().filter(|(id, _)| kept.contains(id)) {
+                let ours = logit / params.temperature;
+                assert!((ours - expected[id as usize]).abs() < 1e-4, "{}, {name}, token {id}: {ours}", case.name);
+            }
+            n_filtered += 1;
+        }
+    }
+    assert!(n_processed >= 17 && n_filtered >= 30, "{n_processed} processors and {n_filtered} filters");
+}
+
+#[test]
+fn the_distribution_left_is_that_of_transformers() {
+    for case in golden_cases() {
+        let Position { params, .. } = &case.position;
+        let context = case.position.context();
+        if params.temperature == 0.0 {
+            let row = answer(&super::want(&context, &Next::Free, None, false), case.logits.clone());
+            let output = super::sample(&context, &Mask::Free, None, case.logits.len(), &mut Rng::new(1), &row);
+            assert_eq!(output.unwrap().unwrap().token, case.argmax, "{}", case.name);
             continue;
         }
-        let scaled = scale(case.params.temperature, (0..).zip(case.logits.iter().copied())).unwrap();
-        let kept = filter(&case.params, scaled);
+        let left = left_over(&context, &Mask::Free, &full(&case.logits)).unwrap();
+        let kept = filter(params, scale(params.temperature, left).unwrap());
         let total: f32 = kept.iter().map(|(_, weight)| weight).sum();
         let mut probs = vec![0.0; case.logits.len()];
         kept.iter().for_each(|&(id, weight)| probs[id as usize] = weight / total);
@@ -76,6 +242,91 @@ fn filters_leave_the_distribution_of_transformers() {
             assert_eq!(*ours == 0.0, *theirs == 0.0, "{}, token {id}", case.name);
         }
     }
+}
+
+#[test]
+fn openai_penalties_follow_the_formula() {
+    let file = golden();
+    let cases = list(&file["openai_penalties"]);
+    assert!(cases.len() >= 3);
+    for case in cases {
+        let params = golden_params(case);
+        let position = Position::after(&params, &ids(&case["prompt_ids"]), &ids(&case["generated_ids"]), &[]);
+        let left = left_over(&position.context(), &Mask::Free, &full(&floats(&case["logits"]))).unwrap();
+        for ((id, ours), theirs) in left.into_iter().zip(floats(&case["logits_after"])) {
+            assert!((ours - theirs).abs() < 1e-5, "{}, token {id}: {ours} is not {theirs}", case["name"]);
+        }
+    }
+}
+
+#[test]
+fn a_few_logits_are_changed_as_all_are() {
+    let params = SamplingParams {
+        sequence_bias: [(Box::from([3]), 1.5), (Box::from([9, 5]), -4.0)].into(),
+        repetition_penalty: 1.3,
+        frequency_penalty: 0.4,
+        no_repeat_ngram_size: 2,
+        bad_words: [Box::from([2])].into(),
+        suppress_tokens: [0].into(),
+        ..params(0.0, 0, 1.0, 0.0)
+    };
+    let position = Position::after(&params, &[5, 7, 5, 9], &[7, 3, 9], &[]);
+    let logits = [0.5, -1.0, 3.0, 2.0, 1.0, 2.5, -0.5, 1.5, 0.25, 2.75];
+    let allowed: Arc<[TokenId]> = [0, 2, 3, 5, 7, 9].into();
+    let whole =
+        left_over(&position.context(), &Mask::Many(Arc::new(allowed.iter().copied().collect())), &full(&logits));
+    let few = Mask::Few(allowed.clone());
+    let of_full_row = left_over(&position.context(), &few, &full(&logits));
+    let row = answer(&RowWant::Allowed(allowed), logits.to_vec());
+    assert_eq!(whole.as_ref().unwrap(), left_over(&position.context(), &few, &row).as_ref().unwrap());
+    assert_eq!(whole, of_full_row);
+    // Only of its size is a row that answers the question.
+    let short = RowResult { chosen: vec![1.0], ..RowResult::default() };
+    assert_eq!(left_over(&position.context(), &few, &short), Err(SampleError::RowMismatch));
+}
+
+#[test]
+fn what_must_be_matched_goes_before_what_was_to_be_avoided() {
+    let forbids = SamplingParams {
+        suppress_tokens: [1, 2].into(),
+        min_new_tokens: 5,
+        repetition_penalty: 4.0,
+        ..params(0.0, 0, 1.0, 0.0)
+    };
+    let position = Position::after(&forbids, &[2], &[], &[3]);
+    let logits = [9.0, 1.0, 2.0, 8.0, 0.5];
+    let few = |ids: &[TokenId]| Mask::Few(ids.into());
+    assert_eq!(choose(&position, &Mask::Free, &logits), Ok(0));
+    assert_eq!(choose(&position, &few(&[1, 3, 4]), &logits), Ok(4));
+    // Nothing else is left: the ban goes, the penalty stays.
+    assert_eq!(choose(&position, &few(&[1, 2]), &logits), Ok(1));
+    assert_eq!(choose(&position, &few(&[3]), &logits), Ok(3));
+    let set = |ids: &[TokenId]| Mask::Many(Arc::new(ids.iter().copied().collect::<TokenSet>()));
+    assert_eq!(choose(&position, &set(&[1, 2, 3]), &logits), Ok(3));
+    assert_eq!(choose(&position, &set(&[]), &logits), Err(SampleError::NotFinite));
+    // Without a mask nothing may lift a ban.
+    let all = SamplingParams { suppress_tokens: [0, 1, 2, 3, 4].into(), ..forbids };
+    assert_eq!(choose(&Position::of(&all), &Mask::Free, &logits), Err(SampleError::NothingLeft));
+    assert_eq!(choose(&Position::of(&all), &Mask::Free, &[f32::NEG_INFINITY; 5]), Err(SampleError::NotFinite));
+}
+
+#[test]
+fn bans_end_when_their_time_is_over() {
+    let params = SamplingParams {
+        min_new_tokens: 2,
+        begin_suppress_tokens: [0].into(),
+        bad_words: [Box::from([3]), Box::from([1])].into(),
+        ..params(0.0, 0, 1.0, 0.0)
+    };
+    let logits = [7.0, 5.0, 4.0, 6.0];
+    // Token 3 ends the answer, so as a bad word it is passed over.
+    let at = |generated: &[TokenId]| choose(&Position::after(&params, &[2], generated, &[3]), &Mask::Free, &logits);
+    assert_eq!(at(&[]), Ok(2));
+    assert_eq!(at(&[2]), Ok(0));
+    let lower = [1.0, 5.0, 4.0, 6.0];
+    let later = |generated: &[TokenId]| choose(&Position::after(&params, &[2], generated, &[3]), &Mask::Free, &lower);
+    assert_eq!(later(&[2]), Ok(2));
+    assert_eq!(later(&[2, 2]), Ok(3));
 }
 
 #[test]
@@ -108,6 +359,20 @@ fn rows_ask_for_no_more_than_they_need() {
     assert_eq!(want(&params(1.0, 1, 1.0, 0.0), Some(20), false), RowWant::TopK { k: 20, chosen: vec![] });
     assert_eq!(want(&params(1.0, 40, 1.0, 0.0), None, true), RowWant::Full);
     assert_eq!(want(&params(1.0, 0, 0.9, 0.0), None, false), RowWant::Full);
+    assert_eq!(
+        want(&SamplingParams { repetition_penalty: 1.1, ..SamplingParams::default() }, None, false),
+        RowWant::Full
+    );
+    // Nothing is in force any more, or not yet.
+    let position = |params: &SamplingParams, n: usize| Position::after(params, &[1], &vec![2; n], &[3]);
+    let at = |params: &SamplingParams, n| super::want(&position(params, n).context(), &Next::Free, None, false);
+    let begin = SamplingParams { begin_suppress_tokens: [4].into(), min_new_tokens: 2, ..SamplingParams::default() };
+    assert_eq!((at(&begin, 0), at(&begin, 1), at(&begin, 2)), (RowWant::Full, RowWant::Full, RowWant::ArgMax));
+    let few = Next::Few([1, 5].into());
+    let greedy = position(&SamplingParams::default(), 0);
+    assert_eq!(super::want(&greedy.context(), &few, None, true), RowWant::Allowed([1, 5].into()));
+    assert_eq!(super::want(&greedy.context(), &few, Some(0), false), RowWant::Full);
+    assert_eq!(super::want(&greedy.context(), &Next::Many, None, false), RowWant::Full);
 }
 
 #[test]
@@ -116,7 +381,7 @@ fn of_equal_logits_greedy_takes_the_first() {
     let output = sample_as_asked(&params(0.0, 0, 1.0, 0.0), Some(3), &mut Rng::new(0), &logits);
     assert_eq!(output.token, 1);
     assert_eq!(output.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 2, 4]);
-    assert_eq!(first_maximum(&full(&logits)), Ok(1));
+    assert_eq!(first_maximum(&rows(&logits)), Ok(1));
 }
 
 #[test]
@@ -166,7 +431,7 @@ fn draws_follow_the_distribution() {
     for (sampling, limit) in
         [(params(1.0, 0, 1.0, 0.0), 29.88), (params(0.6, 5, 1.0, 0.0), 23.51), (params(1.7, 0, 0.8, 0.0), 25.75)]
     {
-        let kept = filter(&sampling, scale(sampling.temperature, (0..).zip(logits)).unwrap());
+        let kept = filter(&sampling, scale(sampling.temperature, rows(&logits)).unwrap());
         let total: f64 = kept.iter().map(|&(_, weight)| f64::from(weight)).sum();
         let mut rng = Rng::new(42);
         let mut counts = [0u32; 8];

@@ -1,0 +1,268 @@
+/** `POST /v1/responses`: what comes in. */
+
+import { invalidValue, missingParameter } from './errors.js';
+import {
+  array,
+  boolean,
+  type Fields,
+  fieldsOf,
+  integer,
+  type JsonObject,
+  nonEmptyString,
+  object,
+  oneOf,
+  string,
+} from './fields.js';
+import { checkFields, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { parseInput } from './response-input.js';
+import type { InputItem } from './response-items.js';
+import {
+  parseResponseToolChoice,
+  parseResponseTools,
+  parseTextFormat,
+  type ResponseTextFormat,
+  type ResponseTool,
+  type ResponseToolChoice,
+} from './response-tools.js';
+import {
+  MAX_INT32,
+  MAX_TOP_LOGPROBS,
+  parseModel,
+  parseSampling,
+  parseStop,
+  type SamplingFields,
+  SHARED_FIELDS,
+} from './sampling.js';
+
+/** A request that exists is valid. */
+export interface CreateResponse {
+  /** Undefined: the one model that is served. */
+  readonly model: string | undefined;
+  readonly input: readonly InputItem[];
+  readonly instructions: string | undefined;
+  readonly previousResponseId: string | undefined;
+  readonly store: boolean;
+  readonly background: boolean;
+  readonly stream: boolean;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly sampling: SamplingFields;
+  /** As they came, for the echo. */
+  readonly penalties: { readonly presence: number; readonly frequency: number };
+  readonly stop: readonly string[];
+  readonly ignoreEos: boolean;
+  /** Alternatives per token; undefined: no log-probabilities. */
+  readonly logprobs: number | undefined;
+  readonly maxOutputTokens: number | undefined;
+  readonly maxToolCalls: number | undefined;
+  readonly tools: readonly ResponseTool[];
+  readonly toolChoice: ResponseToolChoice;
+  readonly parallelToolCalls: boolean;
+  readonly format: ResponseTextFormat;
+  readonly verbosity: 'low' | 'medium' | 'high';
+  readonly reasoningEffort: string | undefined;
+  readonly reasoningSummary: string | undefined;
+  /** Reasoning items carry their text in `encrypted_content`, for clients that keep nothing else. */
+  readonly encryptedReasoning: boolean;
+  readonly truncation: 'auto' | 'disabled';
+  readonly safetyIdentifier: string | undefined;
+  readonly promptCacheKey: string | undefined;
+  readonly templateVariables: JsonObject;
+  readonly cacheSalt: string | undefined;
+}
+
+/** What becomes of each field of the request. */
+export const RESPONSE_FIELDS = {
+  model: SHARED_FIELDS.model,
+  input: { status: 'honoured', note: 'a string or items' },
+  instructions: {
+    status: 'honoured',
+    note: 'a system message before all others; not carried over to the next response',
+  },
+  previous_response_id: { status: 'honoured', note: 'its input and output come before the new input' },
+  conversation: { status: 'refused', note: 'not available; use previous_response_id' },
+  store: { status: 'honoured', note: 'default true' },
+  background: { status: 'honoured', note: 'needs store' },
+  stream: { status: 'honoured', note: 'default false' },
+  include: {
+    status: 'honoured',
+    note: 'message.output_text.logprobs and reasoning.encrypted_content; others have no effect',
+  },
+  metadata: { status: 'honoured', note: 'kept and echoed' },
+  temperature: SHARED_FIELDS.temperature,
+  top_p: SHARED_FIELDS.top_p,
+  top_k: SHARED_FIELDS.top_k,
+  min_p: SHARED_FIELDS.min_p,
+  seed: SHARED_FIELDS.seed,
+  stop: SHARED_FIELDS.stop,
+  ignore_eos: SHARED_FIELDS.ignore_eos,
+  presence_penalty: SHARED_FIELDS.presence_penalty,
+  frequency_penalty: SHARED_FIELDS.frequency_penalty,
+  repetition_penalty: SHARED_FIELDS.repetition_penalty,
+  logit_bias: SHARED_FIELDS.logit_bias,
+  generation_config: SHARED_FIELDS.generation_config,
+  cache_salt: SHARED_FIELDS.cache_salt,
+  top_logprobs: { status: 'honoured', note: `0..${MAX_TOP_LOGPROBS}` },
+  max_output_tokens: { status: 'honoured', note: 'at least 1 (16 at OpenAI); reasoning counts' },
+  max_tool_calls: { status: 'honoured', note: 'calls of MCP tools over the whole response' },
+  tools: { status: 'honoured', note: 'functions and MCP servers; tools that run elsewhere are dropped' },
+  tool_choice: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured' },
+  text: {
+    status: 'honoured',
+    note: 'format: text, json_object, json_schema; verbosity is a variable for the chat template',
+  },
+  reasoning: {
+    status: 'honoured',
+    note: 'effort is a variable for the chat template; summary has no effect: reasoning is sent whole',
+  },
+  chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
+  truncation: { status: 'honoured', note: 'auto leaves out the oldest turns that do not fit' },
+  safety_identifier: { status: 'honoured', note: 'echoed' },
+  prompt_cache_key: { status: 'honoured', note: 'echoed; prefixes are found by their tokens' },
+  stream_options: { status: 'ignored', note: 'there is no obfuscation' },
+  prompt_cache_options: { status: 'ignored', note: 'prefixes are found by their tokens' },
+  prompt_cache_retention: { status: 'ignored', note: 'prefixes are found by their tokens' },
+  service_tier: { status: 'ignored', note: 'there is one' },
+  user: { status: 'ignored', note: 'no accounts' },
+  moderation: { status: 'ignored', note: 'there is none' },
+  context_management: { status: 'ignored', note: 'nothing is compacted unasked; see POST /v1/responses/compact' },
+  client_metadata: { status: 'ignored', note: 'a client’s own' },
+  prompt: { status: 'refused', note: 'there are no stored prompts; send instructions and input', harmless: isEmpty },
+} as const satisfies FieldTable;
+
+/** As at OpenAI. */
+export const MAX_METADATA_PAIRS = 16;
+export const MAX_METADATA_KEY = 64;
+export const MAX_METADATA_VALUE = 512;
+const MAX_KEY_CHARS = 256;
+const MAX_INCLUDES = 64;
+
+export function parseCreateResponse(body: unknown, options: ParseOptions): CreateResponse {
+  const fields = fieldsOf(body, '');
+  checkFields(fields, RESPONSE_FIELDS, options);
+  const previousResponseId = fields.optional('previous_response_id', nonEmptyString);
+  const input = fields.optional('input', (value, path) => parseInput(value, path, options.warn)) ?? [];
+  if (input.length === 0 && previousResponseId === undefined) {
+    if (fields.raw('input') === undefined) throw missingParameter('input', 'a string or an array of items');
+    throw invalidValue('input', 'must not be empty');
+  }
+  const tools = fields.optional('tools', (value, path) => parseResponseTools(value, path, options.warn)) ?? [];
+  const store = fields.optional('store', boolean) ?? true;
+  const background = fields.optional('background', boolean) ?? false;
+  if (background && !store) throw invalidValue('background', 'needs store: the answer is fetched later');
+  const includes = fields.optional('include', array(string, 0, MAX_INCLUDES)) ?? [];
+  const text = fields.optional('text', parseText);
+  const reasoning = fields.optional('reasoning', parseReasoning);
+  return {
+    previousResponseId,
+    model: parseModel(fields),
+    input,
+    instructions: fields.optional('instructions', string),
+    store,
+    background,
+    stream: fields.optional('stream', boolean) ?? false,
+    metadata: fields.optional('metadata', parseMetadata) ?? {},
+    sampling: parseSampling(fields),
+    penalties: {
+      presence: numberOrZero(fields, 'presence_penalty'),
+      frequency: numberOrZero(fields, 'frequency_penalty'),
+    },
+    stop: parseStop(fields),
+    ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
+    logprobs: parseLogprobs(fields, includes),
+    maxOutputTokens: fields.optional('max_output_tokens', integer(1, MAX_INT32)),
+    maxToolCalls: fields.optional('max_tool_calls', integer(0, MAX_INT32)),
+    tools,
+    toolChoice: parseChoice(fields, tools),
+    parallelToolCalls: fields.optional('parallel_tool_calls', boolean) ?? true,
+    format: text?.format ?? { type: 'text' },
+    verbosity: text?.verbosity ?? 'medium',
+    reasoningEffort: reasoning?.effort,
+    reasoningSummary: reasoning?.summary,
+    encryptedReasoning: includes.includes('reasoning.encrypted_content'),
+    truncation: fields.optional('truncation', oneOf('auto', 'disabled')) ?? 'disabled',
+    safetyIdentifier: fields.optional('safety_identifier', shortString),
+    promptCacheKey: fields.optional('prompt_cache_key', shortString),
+    templateVariables: {
+      ...(text?.verbosity === undefined ? {} : { verbosity: text.verbosity }),
+      ...effortVariables(reasoning?.effort),
+      ...fields.optional('chat_template_kwargs', object),
+    },
+    cacheSalt: fields.optional('cache_salt', string),
+  };
+}
+
+/** @param value `{…}` of at most 16 short strings */
+export function parseMetadata(value: unknown, path: string): Readonly<Record<string, string>> {
+  const entries = Object.entries(object(value, path));
+  if (entries.length > MAX_METADATA_PAIRS) throw invalidValue(path, `must hold at most ${MAX_METADATA_PAIRS} pairs`);
+  return Object.fromEntries(
+    entries.map(([key, item]) => {
+      if (key.length > MAX_METADATA_KEY)
+        throw invalidValue(path, `holds a key of more than ${MAX_METADATA_KEY} characters`);
+      const text = string(item, `${path}.${key}`);
+      if (text.length > MAX_METADATA_VALUE) {
+        throw invalidValue(`${path}.${key}`, `must be at most ${MAX_METADATA_VALUE} characters`);
+      }
+      return [key, text];
+    }),
+  );
+}
+
+function parseChoice(fields: Fields, tools: readonly ResponseTool[]): ResponseToolChoice {
+  const choice = fields.optional('tool_choice', parseResponseToolChoice) ?? 'auto';
+  const offers = (wanted: { type: string; name?: string; server_label?: string }): boolean =>
+    tools.some((tool) =>
+      tool.type === 'function'
+        ? wanted.type === 'function' && wanted.name === tool.name
+        : wanted.server_label === tool.server_label,
+    );
+  if (choice === 'required' && tools.length === 0)
+    throw invalidValue('tool_choice', "is 'required', but there are no tools");
+  if (typeof choice === 'string') return choice;
+  const wanted = choice.type === 'allowed_tools' ? choice.tools : [choice];
+  if (!wanted.every(offers)) throw invalidValue('tool_choice', 'names a tool that is not in tools');
+  return choice;
+}
+
+function parseLogprobs(fields: Fields, includes: readonly string[]): number | undefined {
+  const top = fields.optional('top_logprobs', integer(0, MAX_TOP_LOGPROBS)) ?? 0;
+  return top > 0 || includes.includes('message.output_text.logprobs') ? top : undefined;
+}
+
+function parseText(
+  value: unknown,
+  path: string,
+): { format?: ResponseTextFormat; verbosity?: 'low' | 'medium' | 'high' } {
+  const fields = fieldsOf(value, path);
+  return {
+    format: fields.optional('format', parseTextFormat),
+    verbosity: fields.optional('verbosity', oneOf('low', 'medium', 'high')),
+  };
+}
+
+function parseReasoning(value: unknown, path: string): { effort?: string; summary?: string } {
+  const fields = fieldsOf(value, path);
+  return {
+    effort: fields.optional('effort', oneOf('none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max')),
+    summary: fields.optional('summary', oneOf('auto', 'concise', 'detailed')),
+  };
+}
+
+/** `none` is also what templates with a switch understand. */
+function effortVariables(effort: string | undefined): JsonObject {
+  if (effort === undefined) return {};
+  return effort === 'none' ? { reasoning_effort: effort, enable_thinking: false } : { reasoning_effort: effort };
+}
+
+/** Its range is held where it is honoured; until then only harmless values come this far. */
+function numberOrZero(fields: Fields, name: string): number {
+  const value = fields.raw(name);
+  return typeof value === 'number' ? value : 0;
+}
+
+function shortString(value: unknown, path: string): string {
+  const text = string(value, path);
+  if (text.length > MAX_KEY_CHARS) throw invalidValue(path, `must be at most ${MAX_KEY_CHARS} characters`);
+  return text;
+}
