@@ -345,16 +345,34 @@ function toChatRequest(options: ChatOptions): ChatRequest {
   };
 }
 
+/** Every key of SamplingOptions. */
+const SAMPLING_OPTIONS = Object.keys({
+  temperature: true,
+  topK: true,
+  topP: true,
+  minP: true,
+  typicalP: true,
+  epsilonCutoff: true,
+  etaCutoff: true,
+  repetitionPenalty: true,
+  presencePenalty: true,
+  frequencyPenalty: true,
+  logitBias: true,
+  noRepeatNgramSize: true,
+  badWords: true,
+  suppressTokens: true,
+  beginSuppressTokens: true,
+  minTokens: true,
+  seed: true,
+} satisfies Record<keyof SamplingOptions, true>) as (keyof SamplingOptions)[];
+
 /** The fields that chat and plain generation share, in the engine's shape; what is unset stays unset. */
 function generationFields(options: GenerationOptions): Omit<ChatRequest, 'messages'> {
-  const { temperature, topK, topP, minP, seed, maxTokens, stop, ignoreEos, logprobs, cacheSalt } = options;
-  const sampling = {
-    ...(temperature === undefined ? {} : { temperature }),
-    ...(topK === undefined ? {} : { topK }),
-    ...(topP === undefined ? {} : { topP }),
-    ...(minP === undefined ? {} : { minP }),
-    ...(seed === undefined ? {} : { seed }),
-  };
+  const { maxTokens, stop, ignoreEos, logprobs, cacheSalt } = options;
+  const given = SAMPLING_OPTIONS.flatMap((name) =>
+    options[name] === undefined ? [] : [[name, options[name]] as const],
+  );
+  const sampling: SamplingOptions = Object.fromEntries(given);
   return {
     ...(Object.keys(sampling).length === 0 ? {} : { sampling }),
     ...(maxTokens === undefined ? {} : { maxTokens }),

@@ -130,9 +130,9 @@ export type Grammar =
   | { readonly type: 'lark'; readonly grammar: string };
 
 /**
- * A grammar that the answer matches. It ends where nothing can follow; the model may end it where it is complete. JSON is
- * written with at most one blank, or a new line and its indentation, between its tokens, and with its properties in the
- * schema's order. Where the grammar leaves only tokens that other options forbid, they are allowed.
+ * A grammar that the answer matches. It ends where nothing can follow; the model may end it where it is complete. By a
+ * schema JSON is written on one line, its properties in the schema's order. Where the grammar leaves only tokens that other
+ * options forbid, they are allowed.
  */
 export interface Constraint {
   readonly grammar: Grammar;

@@ -3,7 +3,7 @@
 import type { ModelLease } from '../app/types.js';
 import { EngineError, type LoadProgress } from '../engine/types.js';
 import { ApiError, missingParameter } from '../protocol/errors.js';
-import type { RequestContext } from './context.js';
+import type { Asker } from './context.js';
 import { leaseFor } from './model-for.js';
 
 /** What huggingface_hub's clients send where their user names no model but a server. */

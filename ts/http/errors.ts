@@ -58,7 +58,12 @@ const ENGINE_ERRORS: Readonly<Record<EngineErrorCode, WireError>> = {
 };
 
 /** The engine's field names that read differently on the wire; the rest only change case. */
-const PARAM_NAMES: Readonly<Record<string, string>> = { seed: 'seed', logprobs: 'top_logprobs', handle: 'model' };
+const PARAM_NAMES: Readonly<Record<string, string>> = {
+  seed: 'seed',
+  logprobs: 'top_logprobs',
+  handle: 'model',
+  constraint: 'response_format',
+};
 
 export interface ErrorContext {
   /** `x-request-id`, for looking the error up in the log. */

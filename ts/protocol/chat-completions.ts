@@ -3,6 +3,7 @@
 import { invalidValue } from './errors.js';
 import { array, boolean, type Fields, fieldsOf, integer, type JsonObject, object, string } from './fields.js';
 import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { parseGenerationConfig } from './generation-config.js';
 import { type Message, parseMessage } from './messages.js';
 import {
   MAX_INT32,
@@ -86,6 +87,8 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
   const messages = fields.required('messages', array(parseMessage, 1));
   const limit = integer(1, MAX_INT32);
   const maxTokens = fields.optional('max_tokens', limit);
+  const config = parseGenerationConfig(fields, options);
+  const stop = parseStop(fields);
   return {
     ...parseStream(fields),
     ...parseContinuation(fields, messages),

@@ -3,6 +3,8 @@
 import { invalidType, invalidValue } from './errors.js';
 import { array, boolean, fieldsOf, integer, string } from './fields.js';
 import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { parseGenerationConfig } from './generation-config.js';
+import { type GrammarFields, parseGrammar } from './grammar.js';
 import {
   MAX_INT32,
   MAX_TOP_LOGPROBS,
@@ -34,6 +36,8 @@ export interface CompletionRequest extends StreamFields {
   /** Answers to each prompt, at least 1. */
   readonly n: number;
   readonly sampling: SamplingFields;
+  /** Undefined: the answer is free. */
+  readonly grammar: GrammarFields | undefined;
   /** 0 only with echo. */
   readonly maxTokens: number;
   readonly stop: readonly string[];
@@ -57,14 +61,21 @@ export const COMPLETION_FIELDS = {
   add_special_tokens: { status: 'honoured', note: 'true if absent' },
   suffix: { status: 'refused', note: 'there is no fill-in-the-middle', harmless: isEmpty },
   best_of: { status: 'refused', note: 'one answer per prompt (best_of = 1)', harmless: equals(1) },
-  response_format: { status: 'refused', note: 'structured output is not available yet' },
+  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
+  guided_json: { status: 'honoured', note: 'a JSON schema' },
+  guided_regex: { status: 'honoured' },
+  guided_choice: { status: 'honoured' },
+  guided_grammar: { status: 'honoured', note: 'Lark' },
+  structured_outputs: { status: 'honoured', note: 'json, json_object, regex, choice, grammar (Lark)' },
 } as const satisfies FieldTable;
 
 export function parseCompletionRequest(body: unknown, options: ParseOptions): CompletionRequest {
   const fields = fieldsOf(body, '');
   checkFields(fields, COMPLETION_FIELDS, options);
   const echo = fields.optional('echo', boolean) ?? false;
-  const maxTokens = fields.optional('max_tokens', integer(0, MAX_INT32)) ?? DEFAULT_MAX_TOKENS;
+  const config = parseGenerationConfig(fields, options);
+  const maxTokens = fields.optional('max_tokens', integer(0, MAX_INT32)) ?? config.maxTokens ?? DEFAULT_MAX_TOKENS;
+  const stop = parseStop(fields);
   if (maxTokens === 0 && !echo) throw invalidValue('max_tokens', 'must be at least 1 without echo, got 0');
   const prompts = fields.required('prompt', parsePrompts);
   const n = parseChoices(fields);
@@ -79,9 +90,10 @@ export function parseCompletionRequest(body: unknown, options: ParseOptions): Co
     model: parseModel(fields),
     prompts,
     n,
-    sampling: parseSampling(fields),
+    sampling: { ...config.sampling, ...parseSampling(fields) },
+    grammar: parseGrammar(fields),
     maxTokens,
-    stop: parseStop(fields),
+    stop: stop.length > 0 ? stop : config.stop,
     ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
     logprobs: fields.optional('logprobs', integer(0, MAX_TOP_LOGPROBS)),
     echo,

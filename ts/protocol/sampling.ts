@@ -1,7 +1,20 @@
 /** The fields that chat and text completions share. */
 
 import { invalidValue } from './errors.js';
-import { boolean, type Fields, fieldsOf, integer, nonEmptyString, number, seed, string } from './fields.js';
+import {
+  array,
+  boolean,
+  type Fields,
+  fieldsOf,
+  integer,
+  nonEmptyString,
+  number,
+  object,
+  type Parse,
+  seed,
+  shortened,
+  string,
+} from './fields.js';
 import { equals, type FieldTable, isEmpty } from './field-table.js';
 
 /** How tokens are chosen; unset fields are the model's default. */
@@ -13,8 +26,30 @@ export interface SamplingFields {
   /** Above 0, up to 1. */
   readonly topP?: number;
   readonly minP?: number;
+  /** Above 0, up to 1. */
+  readonly typicalP?: number;
+  readonly epsilonCutoff?: number;
+  readonly etaCutoff?: number;
+  /** Above 0. */
+  readonly repetitionPenalty?: number;
+  /** -2..2, as the next. */
+  readonly presencePenalty?: number;
+  readonly frequencyPenalty?: number;
+  /** -100..100 by token id. */
+  readonly logitBias?: Readonly<Record<number, number>>;
+  readonly noRepeatNgramSize?: number;
+  readonly badWords?: readonly (readonly number[])[];
+  readonly suppressTokens?: readonly number[];
+  readonly beginSuppressTokens?: readonly number[];
+  /** Tokens before the answer may end. */
+  readonly minTokens?: number;
   /** 0..2^53-1. */
   readonly seed?: number;
+}
+
+export interface StopFields {
+  /** Texts that end the answer. */
+  readonly stop: readonly string[];
 }
 
 export interface StreamFields {
@@ -28,6 +63,8 @@ export const MAX_STOP_STRINGS = 4;
 export const MAX_TOP_LOGPROBS = 20;
 /** Answers to one prompt, as at OpenAI. */
 export const MAX_CHOICES = 128;
+/** Our own. */
+export const MAX_LOGIT_BIASES = 1024;
 /** What the engine's counters hold. */
 export const MAX_INT32 = 2 ** 31 - 1;
 
@@ -38,7 +75,18 @@ export const SHARED_FIELDS = {
   top_p: { status: 'honoured', note: '0..1' },
   top_k: { status: 'honoured', note: '0 and -1 keep all' },
   min_p: { status: 'honoured', note: '0..1' },
-  seed: { status: 'honoured' },
+  typical_p: { status: 'honoured', note: '0..1' },
+  frequency_penalty: { status: 'honoured', note: '-2..2, over the answer' },
+  presence_penalty: { status: 'honoured', note: '-2..2, over the answer' },
+  repetition_penalty: { status: 'honoured', note: 'above 0, over prompt and answer' },
+  no_repeat_ngram_size: { status: 'honoured', note: '0 is no limit' },
+  logit_bias: { status: 'honoured', note: `-100..100 by token id, up to ${MAX_LOGIT_BIASES} tokens` },
+  min_tokens: { status: 'honoured', note: 'the answer ends no earlier' },
+  generation_config: {
+    status: 'honoured',
+    note: 'transformers’ GenerationConfig as a JSON string; other fields go before it',
+  },
+  seed: { status: 'honoured', note: 'the same seed gives the same answer, whatever else runs' },
   stop: { status: 'honoured', note: `a string, or up to ${MAX_STOP_STRINGS}` },
   ignore_eos: { status: 'honoured' },
   stream: { status: 'honoured' },
@@ -47,16 +95,9 @@ export const SHARED_FIELDS = {
   cache_salt: { status: 'honoured', note: 'cached prefixes are shared only between equal salts' },
   user: { status: 'ignored', note: 'no accounts' },
   n: { status: 'honoured', note: `1..${MAX_CHOICES}; with a seed, each answer takes the next one` },
-  frequency_penalty: { status: 'refused', note: 'penalties are not available yet', harmless: equals(0) },
-  presence_penalty: { status: 'refused', note: 'penalties are not available yet', harmless: equals(0) },
-  repetition_penalty: { status: 'refused', note: 'penalties are not available yet', harmless: equals(1) },
-  logit_bias: { status: 'refused', note: 'not available yet', harmless: isEmpty },
-  typical_p: { status: 'refused', note: 'not available; use top_p or min_p', harmless: equals(1) },
-  min_tokens: { status: 'refused', note: 'not available yet', harmless: equals(0) },
   stop_token_ids: { status: 'refused', note: 'not available yet; use stop', harmless: isEmpty },
   skip_special_tokens: { status: 'refused', note: 'special tokens are always left out', harmless: equals(true) },
   include_stop_str_in_output: { status: 'refused', note: 'stop strings are always left out', harmless: equals(false) },
-  generation_config: { status: 'refused', note: 'not available yet; send its fields by themselves', harmless: isEmpty },
   use_beam_search: { status: 'refused', note: 'there is no beam search', harmless: equals(false) },
   guided_json: { status: 'refused', note: 'structured output is not available yet' },
   guided_regex: { status: 'refused', note: 'structured output is not available yet' },
@@ -73,7 +114,20 @@ export function parseModel(fields: Fields): string | undefined {
   return model === '' ? undefined : model;
 }
 
+/** The request's own fields. What is unset is left out, so that these can go before others. */
 export function parseSampling(fields: Fields): SamplingFields {
+  return defined({
+    ...parseSamplingFields(fields),
+    presencePenalty: fields.optional('presence_penalty', number(-2, 2)),
+    frequencyPenalty: fields.optional('frequency_penalty', number(-2, 2)),
+    logitBias: fields.optional('logit_bias', parseLogitBias),
+    minTokens: fields.optional('min_tokens', integer(0, MAX_INT32)),
+    seed: fields.optional('seed', seed),
+  });
+}
+
+/** Those that a request and transformers' GenerationConfig have under one name. */
+export function parseSamplingFields(fields: Fields): SamplingFields {
   const topK = fields.optional('top_k', integer(-1, MAX_INT32));
   const topP = fields.optional('top_p', number(0, 1));
   const sampling = {
@@ -81,16 +135,47 @@ export function parseSampling(fields: Fields): SamplingFields {
     topK: topK === undefined ? undefined : Math.max(topK, 0),
     topP,
     minP: fields.optional('min_p', number(0, 1)),
-    seed: fields.optional('seed', seed),
+    typicalP: fields.optional('typical_p', share),
+    repetitionPenalty: fields.optional('repetition_penalty', factor),
+    noRepeatNgramSize: fields.optional('no_repeat_ngram_size', integer(0, MAX_INT32)),
   };
   // The smallest set that reaches a probability of 0 is the best token alone.
-  return topP === 0 ? { ...sampling, topK: 1, topP: 1 } : sampling;
+  return defined(topP === 0 ? { ...sampling, topK: 1, topP: 1 } : sampling);
 }
 
 /** How many answers to each prompt. */
 export function parseChoices(fields: Fields): number {
   return fields.optional('n', integer(1, MAX_CHOICES)) ?? 1;
 }
+
+/** Without the fields that are not set. */
+export function defined<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  const set = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(set) as { [K in keyof T]?: Exclude<T[K], undefined> };
+}
+
+const share: Parse<number> = (value, path) => aboveZero(number(0, 1)(value, path), path);
+const factor: Parse<number> = (value, path) => aboveZero(number(0, 1000)(value, path), path);
+
+function aboveZero(value: number, path: string): number {
+  if (value === 0) throw invalidValue(path, 'must be above 0');
+  return value;
+}
+
+const parseLogitBias: Parse<Readonly<Record<number, number>>> = (value, path) => {
+  const entries = Object.entries(object(value, path));
+  if (entries.length > MAX_LOGIT_BIASES) {
+    throw invalidValue(path, `must hold at most ${MAX_LOGIT_BIASES} tokens, got ${entries.length}`);
+  }
+  const parsed = entries.map(([token, bias]) => {
+    if (!/^\d{1,9}$/.test(token)) throw invalidValue(path, `must be a map from token ids, got ${shortened(token)}`);
+    return [Number(token), number(-100, 100)(bias, `${path}.${token}`)] as const;
+  });
+  return Object.fromEntries(parsed);
+};
+
+/** A list of token ids. */
+export const TOKEN_LISTS = array(integer(0, MAX_INT32));
 
 /** `stop` as a list; empty if absent. */
 export function parseStop(fields: Fields): readonly string[] {

@@ -60,6 +60,11 @@ export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
   top_k: integer(-1, MAX_INT32),
   top_logprobs: integer(0, MAX_TOP_LOGPROBS),
   top_p: number(0, 1),
+  typical_p: number(0, 1),
+  repetition_penalty: number(0, 1000),
+  no_repeat_ngram_size: integer(0, MAX_INT32),
+  min_tokens: integer(0, MAX_INT32),
+  generation_config: { type: 'string', description: 'a GenerationConfig as JSON text' },
 };
 
 /** Fields whose meaning differs from endpoint to endpoint, by the endpoint's path. */

@@ -41,15 +41,16 @@ const COMPILE_STACK: usize = 64 * 1024 * 1024;
 /// Grammars of one model that may compile at once; one that overran its time counts until it gives up.
 const MAX_COMPILING: usize = 8;
 
-/// Blanks between JSON's tokens: one space, or a new line and its indentation. A model cannot stall on blanks.
+/// Blanks in a free JSON object: one space, or a new line and its indentation. A model cannot stall on blanks.
 const JSON_BLANKS: &str = r"[ ]|\n[ \t]{0,32}";
 
 /// What text must match.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// Any JSON object.
+    /// Any JSON object, as the model likes to lay it out.
     JsonObject,
-    /// JSON that a schema describes: an object or a boolean.
+    /// JSON that a schema describes: an object or a boolean. Written on one line, with a space behind each comma and
+    /// colon: small models waste many tokens on layout, and what is fixed is forced.
     JsonSchema(Value),
     /// The whole text matches; the syntax of Rust's `regex`, without look-around.
     Regex(String),
@@ -208,8 +209,11 @@ fn nesting(text: &str) -> usize {
 
 fn to_llguidance(grammar: &Grammar) -> Result<GrammarWithLexer, TextError> {
     Ok(match grammar {
-        Grammar::JsonObject => GrammarWithLexer::from_json_schema(with_blanks(json!({"type": "object"}))?),
-        Grammar::JsonSchema(schema) => GrammarWithLexer::from_json_schema(with_blanks(schema.clone())?),
+        Grammar::JsonObject => GrammarWithLexer::from_json_schema(json!({
+            "type": "object",
+            "x-guidance": { "whitespace_pattern": JSON_BLANKS },
+        })),
+        Grammar::JsonSchema(schema) => GrammarWithLexer::from_json_schema(on_one_line(schema.clone())?),
         Grammar::Regex(pattern) => GrammarWithLexer::from_regex(pattern),
         Grammar::Choice(choices) => {
             let quoted: Vec<String> = choices.iter().map(|choice| Value::from(choice.as_str()).to_string()).collect();
@@ -219,8 +223,8 @@ fn to_llguidance(grammar: &Grammar) -> Result<GrammarWithLexer, TextError> {
     })
 }
 
-/// The schema with our rule for blanks in place of llguidance's, which has no end.
-fn with_blanks(schema: Value) -> Result<Value, TextError> {
+/// The schema with our layout in place of llguidance's, whose blanks have no end.
+fn on_one_line(schema: Value) -> Result<Value, TextError> {
     let mut schema = match schema {
         Value::Object(schema) => schema,
         Value::Bool(true) => serde_json::Map::new(),
@@ -228,7 +232,8 @@ fn with_blanks(schema: Value) -> Result<Value, TextError> {
         _ => return Err(TextError::Grammar("a schema is an object or a boolean".to_owned())),
     };
     // Settings of llguidance are not the client's business.
-    schema.insert("x-guidance".to_owned(), json!({ "whitespace_pattern": JSON_BLANKS }));
+    let layout = json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+    schema.insert("x-guidance".to_owned(), layout);
     Ok(Value::Object(schema))
 }
 

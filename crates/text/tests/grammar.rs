@@ -119,6 +119,9 @@ fn grammars() -> Vec<(&'static str, Grammar, Check)> {
             && tags.iter().all(|tag| [json!("a"), json!("bé"), json!(null), json!(3)].contains(tag))
             && (value["parent"].is_null() || value["parent"] == json!({ "known": true }))
     };
+    let list = json!({ "$ref": "#/$defs/list", "$defs": { "list": {
+        "type": "object", "properties": { "item": { "type": "boolean" }, "next": { "$ref": "#/$defs/list" } },
+        "required": ["item"], "additionalProperties": false } } });
     let number = |text: &str| {
         text.strip_prefix('-').unwrap_or(text).split_once('.').is_some_and(|(whole, part)| {
             (1..=3).contains(&whole.len())
@@ -130,6 +133,7 @@ fn grammars() -> Vec<(&'static str, Grammar, Check)> {
     vec![
         ("json_object", Grammar::JsonObject, Box::new(|text| is_json(text, Value::is_object))),
         ("schema", Grammar::JsonSchema(person), Box::new(move |text| is_json(text, holds))),
+        ("list", Grammar::JsonSchema(list), Box::new(|text| is_json(text, |list| list["item"].is_boolean()))),
         ("anything", Grammar::JsonSchema(json!(true)), Box::new(|text| is_json(text, |_| true))),
         ("regex", regex(r"-?[0-9]{1,3}\.[0-9]{2}"), Box::new(number)),
         (

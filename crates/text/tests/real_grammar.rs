@@ -11,8 +11,7 @@ use tsserve_text::{Grammar, GrammarCompiler, NextTokens, Tokenizer};
 
 const MODELS: &[&str] = &["smollm2-135m-instruct-q4_1", "qwen2.5-coder-0.5b-instruct-q4_k_m", "gemma-3-270m-q4_k_m"];
 
-const TEXT: &str = r#"{"title": "A street with no name", "year": 1987, "tags": ["rock", "décor", "日本"], "rating": 4.5,
-  "people": [{"name": "Ann O'Nyme", "role": "singer"}, {"name": "Bo", "role": "drums"}], "note": null}"#;
+const TEXT: &str = r#"{"title": "A street with no name", "year": 1987, "tags": ["rock", "décor", "日本"], "rating": 4.5, "people": [{"name": "Ann O'Nyme", "role": "singer"}, {"name": "Bo", "role": "drums"}], "note": null}"#;
 
 #[derive(Debug, Default)]
 struct Cost {

@@ -86,7 +86,7 @@ function toGenerateRequest(
   prompt: Prompt,
   choice: number,
 ): GenerateRequest {
-  const { maxTokens, stop, ignoreEos, sampling, logprobs, cacheSalt } = request;
+  const { maxTokens, stop, ignoreEos, sampling, grammar, logprobs, cacheSalt } = request;
   return {
     model: model.info.handle,
     prompt: 'text' in prompt ? { text: prompt.text, addSpecialTokens: request.addSpecialTokens } : prompt,
@@ -94,6 +94,7 @@ function toGenerateRequest(
     ...(stop.length === 0 ? {} : { stop }),
     ignoreEos,
     sampling: samplingOf(sampling, choice),
+    ...(grammar === undefined ? {} : { constraint: { grammar } }),
     logprobs,
     promptLogprobs: request.echo ? logprobs : undefined,
     cacheSalt,

@@ -1,5 +1,6 @@
 //! A compiled grammar and how far an answer has matched it.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 
 use llguidance::TokenParser;
@@ -38,6 +39,9 @@ pub struct GrammarMatcher {
     environment: TokEnv,
     /// A mask that was computed to count it.
     mask: Option<Vec<u32>>,
+    /// What follows without a choice, while it is followed: made once for each run, since a part of its text could also
+    /// become other tokens.
+    forced: VecDeque<u32>,
 }
 
 struct Watched {
@@ -52,7 +56,7 @@ impl GrammarMatcher {
             Some(trigger) => (None, Some(Watched { start: parser, watch: Watch::new(trigger) })),
             None => (Some(parser), None),
         };
-        Self { parser, watched, environment, mask: None }
+        Self { parser, watched, environment, mask: None, forced: VecDeque::new() }
     }
 
     /// What may come next, as far as that is known at little cost.
@@ -60,6 +64,10 @@ impl GrammarMatcher {
     /// # Errors
     /// `Grammar`: the text has made the grammar too complex to follow.
     pub fn next(&mut self) -> Result<NextTokens, TextError> {
+        self.force()?;
+        if let Some(&token) = self.forced.front() {
+            return Ok(NextTokens::Few(vec![token]));
+        }
         let Some(parser) = &mut self.parser else { return Ok(NextTokens::Free) };
         match parser.stop_reason() {
             StopReason::NotStopped => {}
@@ -85,6 +93,10 @@ impl GrammarMatcher {
         if let Some(mask) = self.mask.take() {
             return Ok(mask);
         }
+        self.force()?;
+        if let Some(&token) = self.forced.front() {
+            return Ok(self.environment.tok_trie().singleton_token_set(token).as_slice().to_vec());
+        }
         let parser = self.parser.as_mut().ok_or_else(|| TextError::Grammar("no trigger has come yet".to_owned()))?;
         let mask = guarded(|| parser.compute_mask()).map_err(|said| failure(parser, said))?;
         Ok(mask.as_slice().to_vec())
@@ -96,6 +108,9 @@ impl GrammarMatcher {
     /// As `next`; or the token is not allowed.
     pub fn accept(&mut self, token: u32) -> Result<(), TextError> {
         self.mask = None;
+        if self.forced.pop_front().is_some_and(|forced| forced != token) {
+            self.forced.clear();
+        }
         let trie = self.environment.tok_trie();
         match (&mut self.parser, &mut self.watched) {
             (Some(parser), watched) => {
@@ -130,12 +145,19 @@ impl GrammarMatcher {
     /// # Errors
     /// As `next`.
     pub fn forced(&mut self) -> Result<Vec<u32>, TextError> {
+        self.force()?;
+        Ok(self.forced.iter().copied().collect())
+    }
+
+    fn force(&mut self) -> Result<(), TextError> {
         match &mut self.parser {
-            Some(parser) if !parser.stopped() => {
-                guarded(|| Ok(parser.compute_ff_tokens())).map_err(|said| failure(parser, said))
+            Some(parser) if self.forced.is_empty() && !parser.stopped() => {
+                let forced = guarded(|| Ok(parser.compute_ff_tokens())).map_err(|said| failure(parser, said))?;
+                self.forced = forced.into();
             }
-            _ => Ok(Vec::new()),
+            _ => {}
         }
+        Ok(())
     }
 
     /// Whether the answer could end here: the text is complete, or nothing has begun that would have to be.
@@ -157,6 +179,7 @@ impl Clone for GrammarMatcher {
             watched: watched.map(|w| Watched { start: w.start.deep_clone(), watch: w.watch.clone() }),
             environment: self.environment.clone(),
             mask: self.mask.clone(),
+            forced: self.forced.clone(),
         }
     }
 }
