@@ -7,8 +7,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
 import type { FieldTable } from '../ts/protocol/field-table.js';
-import { LOAD_MODEL_FIELDS } from '../ts/protocol/load-model.js';
 import { RESPONSE_FIELDS } from '../ts/protocol/responses.js';
+import { LOAD_MODEL_FIELDS } from '../ts/protocol/load-model.js';
 
 const file = new URL('../docs/fields.md', import.meta.url);
 

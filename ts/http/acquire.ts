@@ -9,12 +9,6 @@ import { leaseFor } from './model-for.js';
 /** What huggingface_hub's clients send where their user names no model but a server. */
 const NO_MODEL = 'dummy';
 
-/** Who asks for a model; every request is one. */
-export type Asker = Pick<RequestContext, 'services' | 'signal' | 'caller' | 'id'> & {
-  /** Is told the model's own id. */
-  model?: string | undefined;
-};
-
 /**
  * Loads it if need be; stops waiting when the client goes away.
  * @param asked undefined: the one that is served

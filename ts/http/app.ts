@@ -56,12 +56,12 @@ const OPENAI_VERSION = '2020-10-01';
 export function createApp(options: AppOptions): Express {
   const { registry, apiKeys = [], cors = false, strict = false, logger = silentLogger } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
-  const drain = options.drain ?? new Drain();
   const responses = createResponses(
     options.responses === false ? undefined : (options.responses ?? createMemoryStore()),
     options.responseLoop,
     logger,
   );
+  const drain = options.drain ?? new Drain();
   const services: Services = {
     registry,
     limits,
@@ -69,11 +69,11 @@ export function createApp(options: AppOptions): Express {
     logger,
     warnOnce: warnOnce(logger),
     routes: ROUTES,
+    responses,
     hasKeys: apiKeys.length > 0,
     metrics: new Metrics(registry, () => drain.requests),
     drain,
     logPrompts: options.logPrompts ?? false,
-    responses,
   };
   const contexts = new WeakMap<IncomingMessage, RequestContext>();
   const contextOf = (req: IncomingMessage, res: ServerResponse): RequestContext => {

@@ -9,8 +9,8 @@ import type { ParseOptions } from '../protocol/field-table.js';
 import type { Drain } from './drain.js';
 import type { HttpLimits } from './limits.js';
 import type { Logger } from './logger.js';
-import type { Metrics } from './metrics.js';
 import type { ResponseServices } from './responses/services.js';
+import type { Metrics } from './metrics.js';
 import type { Route } from './routes/route.js';
 
 /** What requests share. */
@@ -23,13 +23,23 @@ export interface Services {
   /** Logs each distinct message once. */
   readonly warnOnce: (message: string) => void;
   readonly routes: readonly Route[];
+  readonly responses: ResponseServices;
   /** Whether routes that are not open ask for a key. */
   readonly hasKeys: boolean;
   readonly metrics: Metrics;
   readonly drain: Drain;
   /** What models are asked goes to the log. */
   readonly logPrompts: boolean;
-  readonly responses: ResponseServices;
+}
+
+/** On whose behalf a model is asked: what `RequestContext` is to it. */
+export interface Asker {
+  readonly services: Services;
+  /** Request id, for the log. */
+  readonly id: string;
+  readonly signal: AbortSignal;
+  readonly caller: string | undefined;
+  model?: string | undefined;
 }
 
 /** A caller's own id is kept if it is short and harmless in a log and a header. */

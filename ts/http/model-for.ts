@@ -6,7 +6,7 @@
 import type { ModelLease, ServedModel } from '../app/types.js';
 import type { ChatEvent, ChatRequest } from '../chat/types.js';
 import type { Engine, GenerateRequest, Generation, GenerationEvent } from '../engine/types.js';
-import type { Asker } from './acquire.js';
+import type { Asker } from './context.js';
 import type { GenerationMeter } from './metrics.js';
 
 /** The lease itself, with the model of this request. */

@@ -29,12 +29,12 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly messages: readonly Message[];
   /** Empty if there are none. */
   readonly tools: readonly ToolDefinition[];
-  /** Answers to the conversation, at least 1. */
-  readonly n: number;
   /** Names tools that exist; undefined: the model decides. */
   readonly toolChoice: ToolChoice | undefined;
   readonly parallelToolCalls: boolean | undefined;
   readonly responseFormat: ResponseFormat | undefined;
+  /** Answers to the conversation, at least 1. */
+  readonly n: number;
   readonly sampling: SamplingFields;
   /** At least 1; undefined: the rest of the context. */
   readonly maxTokens: number | undefined;
@@ -94,12 +94,12 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
     ...parseContinuation(fields, messages),
     model: parseModel(fields),
     messages,
-    n: parseChoices(fields),
     ...parseTools(fields, options),
     responseFormat: fields.optional('response_format', parseResponseFormat),
-    sampling: parseSampling(fields),
-    maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens,
-    stop: parseStop(fields),
+    n: parseChoices(fields),
+    sampling: { ...config.sampling, ...parseSampling(fields) },
+    maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens ?? config.maxTokens,
+    stop: stop.length > 0 ? stop : config.stop,
     ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
     logprobs: parseLogprobs(fields),
     templateVariables: parseTemplateVariables(fields),

@@ -7,7 +7,6 @@ import { home } from './home.js';
 import { loadModel, reset } from './load-model.js';
 import { metrics } from './metrics.js';
 import { model, models } from './models.js';
-import { openapi } from './openapi.js';
 import {
   cancelResponse,
   compactResponse,
@@ -17,6 +16,7 @@ import {
   inputItems,
   inputTokens,
 } from './responses.js';
+import { openapi } from './openapi.js';
 import type { Route } from './route.js';
 
 export const ROUTES: readonly Route[] = [
