@@ -250,7 +250,7 @@ describe('CORS', () => {
     expect([answer.status, answer.text]).to.deep.equal([204, '']);
     expect(answer.headers).to.include({
       'access-control-allow-origin': '*',
-      'access-control-allow-methods': 'GET, POST, OPTIONS',
+      'access-control-allow-methods': 'GET, POST, DELETE, OPTIONS',
       'access-control-allow-headers': 'authorization,content-type,x-stainless-os',
       'access-control-allow-private-network': 'true',
       'access-control-max-age': '600',

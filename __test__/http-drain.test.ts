@@ -35,6 +35,22 @@ describe('an orderly end', () => {
     expect(app.registry.first.held).to.equal(0);
   });
 
+  it('waits for responses in the background', async () => {
+    const gate = new Gate();
+    const drain = new Drain();
+    await using app = await ScriptedApp.start(
+      [{ id: 'org/one', chat: () => [started, content('a'), { wait: gate.opened }, finished()] }],
+      { drain },
+    );
+    await app.post('/v1/responses', { model: 'org/one', input: 'hi', background: true });
+    await app.registry.until(() => app.registry.first.played === 2);
+    const ended = drain.begin(60_000);
+    expect(drain.requests).to.be.greaterThan(0);
+    gate.open();
+    expect(await ended).to.equal(0);
+    expect(app.registry.first.held).to.equal(0);
+  });
+
   it('has a deadline', async () => {
     const drain = new Drain();
     await using app = await ScriptedApp.start(

@@ -13,6 +13,7 @@ const MODELS = [{ id: 'org/one', chat: () => [started, finished()], generate: ()
 const bodies: Readonly<Record<string, object>> = {
   '/v1/chat/completions': { model: 'org/one', messages: [{ role: 'user', content: 'hi' }] },
   '/v1/completions': { model: 'org/one', prompt: 'hi' },
+  '/v1/responses': { model: 'org/one', input: 'hi' },
   '/load_model': { model: 'org/one' },
 };
 
@@ -30,7 +31,7 @@ describe('the route table', () => {
   it('is what the server does: without a key, with a wrong one, with the right one', async () => {
     await using app = await ScriptedApp.start(MODELS, { apiKeys: ['right'] });
     for (const route of ROUTES) {
-      const path = route.path.replace('*id', 'org/one').replace(':id', 'resp_none');
+      const path = route.path.replace('*id', 'org/one').replace(':id', 'resp_1');
       const body = bodies[route.path] === undefined ? undefined : JSON.stringify(bodies[route.path]);
       const status = async (headers: Record<string, string>): Promise<number> => {
         const all = { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers };
@@ -40,11 +41,10 @@ describe('the route table', () => {
       const refused = authOf(route) === 'open' ? 200 : 401;
       expect(await status({}), route.path).to.equal(refused);
       expect(await status({ authorization: 'Bearer wrong' }), route.path).to.equal(refused);
-      if (bodies[route.path] !== undefined || route.method === 'GET') {
-        // Nothing is stored under the id that stands for all ids.
-        const expected = route.path.includes(':id') ? 404 : 200;
-        expect(await status({ authorization: 'Bearer right' }), route.path).to.equal(expected);
-      }
+      const right = await status({ authorization: 'Bearer right' });
+      if (route.path.includes(':id')) expect(right, route.path).to.equal(404);
+      else if (bodies[route.path] !== undefined || route.method === 'GET') expect(right, route.path).to.equal(200);
+      else expect(right, route.path).not.to.equal(401);
     }
   });
 });
@@ -133,6 +133,13 @@ describe('prefix caches', () => {
     // However the key is shown, its owner is the same; the salt does not show the key.
     await app.post('/v1/completions', { model: 'org/one', prompt: 'x' }, { 'x-api-key': 'a' });
     expect(app.registry.first.generateRequests.at(-1)?.cacheSalt).to.equal(own);
+    for (const background of [false, true]) {
+      const asked = app.registry.first.chatRequests.length;
+      const body = { model: 'org/one', input: 'hi', background };
+      await app.post('/v1/responses', body, { authorization: 'Bearer a' });
+      await app.registry.until(() => app.registry.first.chatRequests.length > asked);
+      expect(app.registry.first.chatRequests.at(-1)?.cacheSalt).to.equal(own);
+    }
   });
 
   it('are shared without keys, unless a request brings a salt', async () => {

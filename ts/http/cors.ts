@@ -37,7 +37,7 @@ function preflight(req: IncomingMessage): Record<string, string> {
   // '*' would not cover Authorization, so the headers that were asked for are named.
   const asked = req.headers['access-control-request-headers'];
   return {
-    'access-control-allow-methods': 'GET, POST, OPTIONS',
+    'access-control-allow-methods': 'GET, POST, DELETE, OPTIONS',
     'access-control-allow-headers': typeof asked === 'string' ? asked : 'authorization, content-type',
     'access-control-max-age': MAX_AGE,
     ...(req.headers['access-control-request-private-network'] === 'true'

@@ -18,18 +18,23 @@ export class Drain {
     return this.begun;
   }
 
-  /** Requests whose answers are not out. */
+  /** Requests whose answers are not out, and what runs in the background. */
   get requests(): number {
     return this.running;
   }
 
   /** Counts a request until its connection is done with it. */
   enter(res: ServerResponse): void {
+    res.once('close', this.hold());
+  }
+
+  /** Counts work without a connection of its own until the returned function is called, once. */
+  hold(): () => void {
     this.running += 1;
-    res.once('close', () => {
+    return () => {
       this.running -= 1;
       if (this.running === 0) this.idle();
-    });
+    };
   }
 
   /**

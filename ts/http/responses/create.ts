@@ -27,10 +27,12 @@ export interface Creation {
   readonly signal: AbortSignal;
   /** `x-request-id`, for the log. */
   readonly requestId: string;
-  /** Stands for the API key that was shown. */
+  /** Whose prefixes may be reused; see RequestContext. */
   readonly caller: string | undefined;
   /** Told of the response's end before its last event goes out. */
   readonly onEnd?: (stored: StoredResponse) => void;
+  /** Told the model's own id. */
+  readonly onModel?: (id: string) => void;
   readonly onUsage?: (usage: Usage) => void;
   /** Told of a failure that the events only summarise. */
   readonly onFailure?: (error: unknown) => void;
@@ -63,11 +65,13 @@ export class PendingResponse {
    * @param announced the machine's first events are out
    */
   async *events(announced = false, signal = this.creation.signal): AsyncGenerator<ResponseEvent> {
-    const { services, request, context, requestId, caller, onEnd, onUsage } = this.creation;
+    const { services, request, context, requestId: id, caller, onEnd, onModel, onUsage } = this.creation;
     const { machine } = this;
+    const release = services.drain.hold();
     try {
-      using lease = await acquireModel({ services, signal, id: requestId, caller }, request.model);
+      using lease = await acquireModel({ services, signal, id, caller }, request.model);
       const { model } = lease;
+      onModel?.(model.info.id);
       machine.describe(toEcho(request, model.id, model.info));
       await using loop = this.loop;
       const chatRequest = toChatRequest(request, context.items, { mcpName: loop?.mcpName });
@@ -95,6 +99,8 @@ export class PendingResponse {
       // A response that was announced has no other way to say it.
       if (!announced || signal.aborted || machine.isTerminal) throw error;
       yield* machine.fail(this.describe(error));
+    } finally {
+      release();
     }
   }
 

@@ -18,6 +18,7 @@ import { parseCreateResponse } from '../../protocol/responses.js';
 import { type ContextSource, resolveContext } from '../../responses/context.js';
 import { itemsOf, type StoredResponse } from '../../responses/store.js';
 import type { Services } from '../context.js';
+import { drainingError } from '../drain.js';
 import { isUnexpected, toApiError } from '../errors.js';
 import { PendingResponse, PROMPT_PARAM } from './create.js';
 
@@ -47,7 +48,7 @@ export function socketsOf(app: RequestListener): AppSockets | undefined {
   return sockets.get(app);
 }
 
-/** @param check throws ApiError for who may not ask; returns what stands for the key that was shown */
+/** @param check throws ApiError for who may not ask; returns what stands for the key, see RequestContext */
 export function serveResponsesSocket(
   app: RequestListener,
   services: Services,
@@ -59,6 +60,7 @@ export function serveResponsesSocket(
     upgrade(req, socket, head) {
       let caller: string | undefined;
       try {
+        if (services.drain.draining) throw drainingError();
         caller = check(req);
         if (pathOf(req) !== PATH) throw noSocketHere();
         if (connections.size >= MAX_SOCKETS) throw tooManySockets();
@@ -127,6 +129,7 @@ class Connection {
     this.busy = true;
     const id = randomUUID();
     try {
+      if (this.services.drain.draining) throw drainingError();
       await this.answer(bodyOf(data, isBinary, this.services.limits.maxJsonDepth), id);
     } catch (error) {
       if (!this.controller.signal.aborted) await this.fail(error, id);

@@ -9,7 +9,7 @@ import {
   type ResponseCompaction,
   type ResponseObject,
 } from '../../protocol/response-object.js';
-import { type CreateResponse, parseCreateResponse } from '../../protocol/responses.js';
+import { type CreateResponse, parseCreateResponse, RESPONSE_FIELDS } from '../../protocol/responses.js';
 import { compact } from '../../responses/compaction.js';
 import { resolveContext } from '../../responses/context.js';
 import { newId } from '../../responses/ids.js';
@@ -32,6 +32,7 @@ export const createResponse: Route = {
   method: 'POST',
   path: PATH,
   summary: 'answer with a response, streaming or not, or in the background; also a WebSocket',
+  body: { fields: RESPONSE_FIELDS, required: [] },
   async handle(context) {
     context.promptParam = PROMPT_PARAM;
     const parsed = parseCreateResponse(await readJson(context), context.parseOptions(PATH));
@@ -120,6 +121,7 @@ export const inputTokens: Route = {
   method: 'POST',
   path: `${PATH}/input_tokens`,
   summary: 'how many tokens a request would be',
+  body: { fields: RESPONSE_FIELDS, required: [] },
   async handle(context) {
     context.promptParam = PROMPT_PARAM;
     const request = parseCreateResponse(await readJson(context), context.parseOptions(`${PATH}/input_tokens`));
@@ -182,6 +184,9 @@ function pendingOf(
     // Before its end goes out: what a client has heard of is there, whatever happens to us.
     onEnd: (ended) => {
       if (request.store && !request.background) store?.put(ended);
+    },
+    onModel: (model) => {
+      context.model = model;
     },
     onUsage: (usage) => {
       context.usage = usage;
