@@ -33,7 +33,7 @@ describe('a chat completion request', () => {
         model: undefined,
         messages: [{ role: 'user', content: 'hi', name: undefined }],
         tools: [],
-      mcpTools: [],
+        mcpTools: [],
         toolChoice: undefined,
         parallelToolCalls: undefined,
         responseFormat: undefined,
@@ -409,7 +409,12 @@ describe('a chat completion request', () => {
       'unsupported_value',
       'tools[0].type',
     ],
-    ['tool_choice required without tools', { messages: [USER], tool_choice: 'required' }, 'invalid_value', 'tool_choice'],
+    [
+      'tool_choice required without tools',
+      { messages: [USER], tool_choice: 'required' },
+      'invalid_value',
+      'tool_choice',
+    ],
     [
       'a tool_choice that names no tool',
       {
