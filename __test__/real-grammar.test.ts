@@ -59,7 +59,7 @@ describe('grammars on real weights', function () {
   };
 
   it(`fills ${String(SCHEMAS)} random schemas`, async () => {
-    const ajv = new Ajv2020({ strict: false, formats: { date: true, time: true, uuid: true, ipv4: true } });
+    const ajv = new Ajv2020({ strict: false, formats: { date: true, uuid: true, ipv4: true } });
     const failures: string[] = [];
     let [tokens, steps] = [0, 0];
     const fill = async (seed: number): Promise<void> => {
