@@ -10,7 +10,7 @@ import { EngineError, type Engine, type GenerateRequest, type LoadedModel } from
 import { randomSchema } from './helpers/random-schema.js';
 import { realModelPath } from './helpers/real-models.js';
 
-const SCHEMAS = Number(process.env.TSSERVE_SCHEMAS ?? 16);
+const SCHEMAS = Number(process.env.TSSERVE_SCHEMAS ?? 12);
 const AT_ONCE = 8;
 
 interface Answer {
