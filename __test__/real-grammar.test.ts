@@ -10,7 +10,7 @@ import { EngineError, type Engine, type GenerateRequest, type LoadedModel } from
 import { randomSchema } from './helpers/random-schema.js';
 import { realModelPath } from './helpers/real-models.js';
 
-const SCHEMAS = Number(process.env.TSSERVE_SCHEMAS ?? 16);
+const SCHEMAS = Number(process.env.TSSERVE_SCHEMAS ?? 12);
 const AT_ONCE = 8;
 
 interface Answer {
@@ -59,7 +59,7 @@ describe('grammars on real weights', function () {
   };
 
   it(`fills ${String(SCHEMAS)} random schemas`, async () => {
-    const ajv = new Ajv2020({ strict: false, formats: { date: true, time: true, uuid: true, ipv4: true } });
+    const ajv = new Ajv2020({ strict: false, formats: { date: true, uuid: true, ipv4: true } });
     const failures: string[] = [];
     let [tokens, steps] = [0, 0];
     const fill = async (seed: number): Promise<void> => {

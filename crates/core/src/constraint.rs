@@ -17,7 +17,7 @@ pub(crate) struct GrammarConstraint(pub(crate) GrammarMatcher);
 
 impl Constraint for GrammarConstraint {
     fn next(&mut self) -> Result<Next, ConstraintError> {
-        Ok(match self.0.next().map_err(told)? {
+        Ok(match self.0.next_tokens().map_err(told)? {
             NextTokens::Free => Next::Free,
             NextTokens::Few(tokens) => Next::Few(tokens.into()),
             NextTokens::Many => Next::Many,

@@ -78,6 +78,11 @@ impl TokenSet {
         Self { words }
     }
 
+    /// The bits, as `from_words` takes them.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
     pub fn contains(&self, token: TokenId) -> bool {
         self.words.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1)
     }

@@ -8,7 +8,7 @@
 use crate::constraint::{ConstraintError, Next};
 use crate::held::Mask;
 use crate::rng::Rng;
-use crate::{RowResult, RowWant, TokenId, TokenOutput};
+use crate::{RowResult, RowWant, SamplingParams, TokenId, TokenOutput};
 
 mod filters;
 mod history;
@@ -120,8 +120,11 @@ pub(crate) fn sample(
         }
         draw(&filter(params, scaled), rng)?
     } else {
-        let scaled = scale(params.temperature, (0..).zip(row.logits.iter().copied()).collect())?;
-        draw(&filter(params, scaled), rng)?
+        let left = match params.shortlist() {
+            Some(k) => best_with_ties(&row.logits, k, params.temperature)?,
+            None => (0..).zip(row.logits.iter().copied()).collect(),
+        };
+        draw(&filter(params, scale(params.temperature, left)?), rng)?
     };
     match logprobs {
         None => Ok(Some(TokenOutput { token, logprob: None, top: Vec::new() })),
@@ -132,7 +135,7 @@ pub(crate) fn sample(
 /// The logits that may be chosen from, by increasing id: after the processors, within the mask. What must be matched
 /// goes before what was asked to be avoided: where the mask leaves forbidden tokens only, they are allowed.
 fn left_over(context: &Context<'_>, mask: &Mask, row: &RowResult) -> Result<Vec<(TokenId, f32)>, SampleError> {
-    let start = match mask {
+    let mut start = match mask {
         Mask::Few(tokens) if row.logits.is_empty() && tokens.len() == row.chosen.len() => {
             Row::Few(tokens.iter().copied().zip(row.chosen.iter().copied()).collect())
         }
@@ -144,21 +147,23 @@ fn left_over(context: &Context<'_>, mask: &Mask, row: &RowResult) -> Result<Vec<
         Mask::Free | Mask::Many(_) => Row::Whole(row.logits.clone()),
         Mask::Done => return Err(SampleError::RowMismatch),
     };
-    let set = if let Mask::Many(set) = mask { Some(&**set) } else { None };
+    if let Mask::Many(set) = mask {
+        start.keep(set);
+    }
     let attempts: &[bool] = if *mask == Mask::Free { &[true] } else { &[true, false] };
     for &may_forbid in attempts {
         let mut changed = start.clone();
         processors::apply(context, may_forbid, &mut changed);
-        let left = changed.into_allowed(set);
-        if left.iter().any(|&(_, logit)| logit != f32::NEG_INFINITY) {
+        let left = match (&changed, context.params.shortlist()) {
+            (Row::Whole(logits), Some(k)) => best_with_ties(logits, k, context.params.temperature)?,
+            _ => changed.left(),
+        };
+        if !left.is_empty() {
             return Ok(left);
         }
     }
     // Whose fault it is: that of the model if no token had a chance to begin with.
-    match start.into_allowed(set).iter().any(|(_, logit)| logit.is_finite()) {
-        true => Err(SampleError::NothingLeft),
-        false => Err(SampleError::NotFinite),
-    }
+    if start.left().is_empty() { Err(SampleError::NotFinite) } else { Err(SampleError::NothingLeft) }
 }
 
 /// What a row says about the prompt's own next token, which it was asked for as the only `chosen` one.
@@ -197,6 +202,32 @@ fn first_maximum(row: &[(TokenId, f32)]) -> Result<TokenId, SampleError> {
     }
     let (id, logit) = best.ok_or(SampleError::RowMismatch)?;
     if logit.is_finite() { Ok(id) } else { Err(SampleError::NotFinite) }
+}
+
+impl SamplingParams {
+    /// How many of the best tokens, with those that tie with the last of them, are all that can be chosen; `None` where
+    /// that is not worth knowing.
+    fn shortlist(&self) -> Option<usize> {
+        match (self.temperature, self.top_k) {
+            (0.0, _) => Some(1),
+            (_, k @ 1..=SMALL_TOP_K) => Some(k),
+            _ => None,
+        }
+    }
+}
+
+/// What top-k leaves of a row, by increasing id: far less work than to sort out all of a large vocabulary. Ties are
+/// those of the logits divided by the temperature, as the filter sees them.
+fn best_with_ties(logits: &[f32], k: usize, temperature: f32) -> Result<Vec<(TokenId, f32)>, SampleError> {
+    if logits.iter().any(|&logit| logit.is_nan() || logit == f32::INFINITY) {
+        return Err(SampleError::NotFinite);
+    }
+    let best = best(logits, k);
+    let (Some(&(_, max)), Some(&(_, kth))) = (best.first(), best.last()) else { return Ok(best) };
+    let scaled = |logit: f32| if temperature == 0.0 { logit } else { (logit - max) / temperature };
+    let least = scaled(kth);
+    let stays = |&(_, logit): &(TokenId, f32)| logit != f32::NEG_INFINITY && scaled(logit) >= least;
+    Ok((0..).zip(logits.iter().copied()).filter(stays).collect())
 }
 
 /// The `n` best of a row, logits descending, ties by lower id first. Meant for small `n`: most tokens cost one

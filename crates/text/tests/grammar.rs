@@ -58,7 +58,7 @@ fn walk(fixture: &Fixture, mut matcher: GrammarMatcher, random: &mut Random, mos
     let Fixture { tokenizer, end, .. } = fixture;
     let mut text = Vec::new();
     for _ in 0..most {
-        let next = matcher.next().unwrap();
+        let next = matcher.next_tokens().unwrap();
         if next == NextTokens::Complete {
             assert!(matcher.is_complete());
             return Some(text);
@@ -294,8 +294,10 @@ fn hostile_grammars_are_bounded() {
                 let mut slowest = Duration::ZERO;
                 let end = (0..60).find_map(|_| {
                     let begun = Instant::now();
-                    let allowed = match matcher.next().and_then(|_| matcher.mask()) {
-                        _ if matches!(matcher.next(), Ok(NextTokens::Complete)) => return Some("complete".to_owned()),
+                    let allowed = match matcher.next_tokens().and_then(|_| matcher.mask()) {
+                        _ if matches!(matcher.next_tokens(), Ok(NextTokens::Complete)) => {
+                            return Some("complete".to_owned());
+                        }
                         Ok(mask) => members(&mask),
                         Err(error) => return Some(error.to_string()),
                     };
@@ -323,7 +325,7 @@ fn a_trigger_switches_the_grammar_on_each_time() {
     let feed = |matcher: &mut GrammarMatcher, text: &str| {
         let ids = tokenizer.encode_plain(text).unwrap();
         ids.iter().for_each(|&id| {
-            assert_eq!(matcher.next().unwrap(), NextTokens::Free);
+            assert_eq!(matcher.next_tokens().unwrap(), NextTokens::Free);
             assert!(matcher.is_complete());
             matcher.accept(id).unwrap();
         });
@@ -335,10 +337,10 @@ fn a_trigger_switches_the_grammar_on_each_time() {
         .collect();
     for _ in 0..2 {
         feed(&mut matcher, "let me see: 12! <cal ");
-        assert_eq!(matcher.next().unwrap(), NextTokens::Free);
+        assert_eq!(matcher.next_tokens().unwrap(), NextTokens::Free);
         feed(&mut matcher, "<call>");
         assert!(!matcher.is_complete());
-        assert_eq!(matcher.next().unwrap(), NextTokens::Few(digits.clone()));
+        assert_eq!(matcher.next_tokens().unwrap(), NextTokens::Few(digits.clone()));
         let one = tokenizer.token_id("4").unwrap();
         matcher.accept(one).unwrap();
         matcher.accept(one).unwrap();
@@ -347,7 +349,7 @@ fn a_trigger_switches_the_grammar_on_each_time() {
         matcher.accept(bang).unwrap();
     }
     // The end token comes as any other while the grammar is off.
-    assert_eq!(matcher.next().unwrap(), NextTokens::Free);
+    assert_eq!(matcher.next_tokens().unwrap(), NextTokens::Free);
     matcher.accept(*end).unwrap();
 }
 
@@ -362,7 +364,7 @@ fn a_trigger_may_be_a_token_and_may_bring_text_along() {
     for id in tokenizer.encode_plain("<|im_start|>").unwrap() {
         matcher.accept(id).unwrap();
     }
-    assert_eq!(matcher.next().unwrap(), NextTokens::Free);
+    assert_eq!(matcher.next_tokens().unwrap(), NextTokens::Free);
     matcher.accept(mark).unwrap();
     let forced: Vec<u8> =
         matcher.forced().unwrap().iter().flat_map(|&id| tokenizer.token_bytes(id).unwrap().to_vec()).collect();
@@ -375,12 +377,12 @@ fn a_trigger_may_be_a_token_and_may_bring_text_along() {
     let fits = Grammar::Choice(vec![format!("{}?", &text[1..])]);
     let mut matcher = compiler.compile(&fits, Some(trigger.clone())).unwrap();
     matcher.accept(long).unwrap();
-    let NextTokens::Few(next) = matcher.next().unwrap() else { panic!("it has begun") };
+    let NextTokens::Few(next) = matcher.next_tokens().unwrap() else { panic!("it has begun") };
     assert_eq!(tokenizer.token_bytes(next[0]).unwrap(), b"?");
     // The grammar cannot begin so: it was no marker.
     let mut matcher = compiler.compile(&Grammar::Choice(vec!["#".to_owned()]), Some(trigger)).unwrap();
     matcher.accept(long).unwrap();
-    assert_eq!(matcher.next().unwrap(), NextTokens::Free);
+    assert_eq!(matcher.next_tokens().unwrap(), NextTokens::Free);
 }
 
 #[test]
@@ -390,10 +392,10 @@ fn special_tokens_come_by_name_only() {
     let mark = tokenizer.token_id("<|im_start|>").unwrap();
     let mut named = compiler.compile(&lark("start: \"a\" <|im_start|> \"b\""), None).unwrap();
     named.accept(tokenizer.token_id("a").unwrap()).unwrap();
-    assert_eq!(named.next().unwrap(), NextTokens::Few(vec![mark]));
+    assert_eq!(named.next_tokens().unwrap(), NextTokens::Few(vec![mark]));
     named.accept(mark).unwrap();
     named.accept(tokenizer.token_id("b").unwrap()).unwrap();
-    assert_eq!(named.next().unwrap(), NextTokens::Complete);
+    assert_eq!(named.next_tokens().unwrap(), NextTokens::Complete);
     let mut text = compiler.compile(&regex("(?s).*"), None).unwrap();
     let allowed = members(&text.mask().unwrap());
     assert!(!allowed.contains(&mark) && allowed.contains(end));

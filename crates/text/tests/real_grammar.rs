@@ -71,7 +71,7 @@ fn a_mask_takes_microseconds() {
             let tokens = tokenizer.encode_plain(TEXT).unwrap();
             for &token in &tokens {
                 let begun = Instant::now();
-                let next = matcher.next().unwrap();
+                let next = matcher.next_tokens().unwrap();
                 let allowed = match next {
                     NextTokens::Few(allowed) => {
                         few.add(begun);

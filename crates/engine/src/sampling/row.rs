@@ -30,18 +30,28 @@ impl Row {
         self.change(token, |_| f32::NEG_INFINITY);
     }
 
-    /// The logits of the tokens that the set holds, or of all, by increasing id.
-    pub(super) fn into_allowed(self, set: Option<&TokenSet>) -> Vec<(TokenId, f32)> {
-        match (self, set) {
-            (Self::Whole(logits), None) => (0..).zip(logits).collect(),
-            (Self::Whole(logits), Some(set)) => {
-                set.iter().map_while(|id| Some((id, *logits.get(id as usize)?))).collect()
+    /// Forbids what the set does not hold.
+    pub(super) fn keep(&mut self, set: &TokenSet) {
+        match self {
+            Self::Whole(logits) => {
+                let words = set.words().iter().copied().chain(std::iter::repeat(0));
+                for (chunk, word) in logits.chunks_mut(32).zip(words) {
+                    if word != u32::MAX {
+                        let bits = chunk.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0);
+                        bits.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+                    }
+                }
             }
-            (Self::Few(logits), None) => logits,
-            (Self::Few(mut logits), Some(set)) => {
-                logits.retain(|&(id, _)| set.contains(id));
-                logits
-            }
+            Self::Few(logits) => logits.retain(|&(id, _)| set.contains(id)),
+        }
+    }
+
+    /// The tokens that are not forbidden, by increasing id.
+    pub(super) fn left(&self) -> Vec<(TokenId, f32)> {
+        let is_left = |&(_, logit): &(TokenId, f32)| logit != f32::NEG_INFINITY;
+        match self {
+            Self::Whole(logits) => (0..).zip(logits.iter().copied()).filter(is_left).collect(),
+            Self::Few(logits) => logits.iter().copied().filter(is_left).collect(),
         }
     }
 }

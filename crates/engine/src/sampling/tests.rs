@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::TokenSet;
 use crate::testing::answer;
-use crate::{SamplingParams, TokenSet};
 
 fn params(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SamplingParams {
     SamplingParams { temperature, top_k, top_p, min_p, ..SamplingParams::default() }
@@ -197,7 +197,8 @@ fn every_step_leaves_the_logits_of_transformers() {
             if let Some(processor) = active.next_if(|processor| processor.name == *name) {
                 (processor.apply)(&context, &mut row);
             }
-            for ((id, ours), theirs) in row.clone().into_allowed(None).into_iter().zip(expected) {
+            let Row::Whole(logits) = &row else { panic!("{row:?}") };
+            for ((id, ours), theirs) in rows(logits).into_iter().zip(expected) {
                 let near = ours == *theirs || (ours - theirs).abs() < 1e-5;
                 assert!(near, "{}, {name}, token {id}: {ours} is not {theirs}", case.name);
             }
@@ -206,7 +207,7 @@ fn every_step_leaves_the_logits_of_transformers() {
         assert!(active.next().is_none(), "{}: a step of ours is not one of theirs", case.name);
         for (name, expected) in &case.steps {
             let Some(params) = up_to(params, name) else { continue };
-            let left = left_over(&context, &Mask::Free, &full(&case.logits)).unwrap();
+            let left = row.left();
             let scaled = scale(params.temperature, left.clone()).unwrap();
             let kept: Vec<_> = filter(&params, scaled).iter().filter(|kept| kept.1 > 0.0).map(|kept| kept.0).collect();
             let theirs: Vec<_> = rows(expected).iter().filter(|l| l.1.is_finite()).map(|l| l.0).collect();
@@ -252,8 +253,9 @@ fn openai_penalties_follow_the_formula() {
     for case in cases {
         let params = golden_params(case);
         let position = Position::after(&params, &ids(&case["prompt_ids"]), &ids(&case["generated_ids"]), &[]);
-        let left = left_over(&position.context(), &Mask::Free, &full(&floats(&case["logits"]))).unwrap();
-        for ((id, ours), theirs) in left.into_iter().zip(floats(&case["logits_after"])) {
+        let mut row = Row::Whole(floats(&case["logits"]));
+        processors::apply(&position.context(), true, &mut row);
+        for ((id, ours), theirs) in row.left().into_iter().zip(floats(&case["logits_after"])) {
             assert!((ours - theirs).abs() < 1e-5, "{}, token {id}: {ours} is not {theirs}", case["name"]);
         }
     }
@@ -268,7 +270,8 @@ fn a_few_logits_are_changed_as_all_are() {
         no_repeat_ngram_size: 2,
         bad_words: [Box::from([2])].into(),
         suppress_tokens: [0].into(),
-        ..params(0.0, 0, 1.0, 0.0)
+        // Not greedy, which looks at the best only.
+        ..params(1.0, 0, 1.0, 0.0)
     };
     let position = Position::after(&params, &[5, 7, 5, 9], &[7, 3, 9], &[]);
     let logits = [0.5, -1.0, 3.0, 2.0, 1.0, 2.5, -0.5, 1.5, 0.25, 2.75];
@@ -458,4 +461,49 @@ fn prompt_rows_report_the_prompts_own_token() {
     assert!((output.logprob.unwrap() - (-3.0 - log_sum_exp(&logits))).abs() < 1e-6);
     assert!(describe_prompt(3, 0, &row).unwrap().top.is_empty());
     assert_eq!(describe_prompt(3, 1, &RowResult::default()), Err(SampleError::RowMismatch));
+}
+
+#[test]
+fn a_shortlist_is_what_top_k_leaves() {
+    let mut source = Rng::new(9);
+    for round in 0..300 {
+        let levels = [5.0, 60.0, 1e7][round % 3];
+        let logits: Vec<f32> =
+            (0..200).map(|_| (source.next_f64() * levels).floor() as f32 * 20.0 / levels as f32 - 10.0).collect();
+        let (k, temperature) = (1 + round % 70, [0.3, 1.0, 50.0][round / 3 % 3]);
+        let params = params(temperature, k, 0.9, 0.01);
+        let short = best_with_ties(&logits, k, temperature).unwrap();
+        let whole = filter(&params, scale(temperature, rows(&logits)).unwrap());
+        assert_eq!(filter(&params, scale(temperature, short).unwrap()), whole, "{params:?}");
+    }
+    assert_eq!(best_with_ties(&[1.0, f32::NAN], 1, 1.0), Err(SampleError::NotFinite));
+    assert_eq!(best_with_ties(&[1.0, 3.0, 3.0], 1, 0.0), Ok(vec![(1, 3.0), (2, 3.0)]));
+}
+
+/// What a choice costs with a large vocabulary, in microseconds: `cargo test --release -- --ignored --nocapture costs`.
+#[test]
+#[ignore = "prints figures"]
+fn costs() {
+    let n = 151_936;
+    let mut source = Rng::new(1);
+    let logits: Vec<f32> = (0..n).map(|_| (source.next_f64() * 20.0 - 10.0) as f32).collect();
+    let prompt: Vec<TokenId> = (0..2000).map(|_| (source.next_f64() * n as f64) as TokenId).collect();
+    let penalties = SamplingParams { repetition_penalty: 1.1, ..SamplingParams::default() };
+    let cases = [
+        ("greedy", penalties.clone()),
+        ("top-k 20, top-p 0.8", SamplingParams { temperature: 0.7, top_k: 20, top_p: 0.8, ..penalties.clone() }),
+        ("top-p 0.9", SamplingParams { temperature: 0.7, top_p: 0.9, ..penalties.clone() }),
+        ("all", SamplingParams { temperature: 1.0, ..penalties }),
+    ];
+    let most: Arc<TokenSet> = Arc::new((0..n as TokenId).filter(|id| id % 50 > 0).collect());
+    for (name, params) in cases {
+        let position = Position::after(&params, &prompt, &[], &[]);
+        for mask in [Mask::Free, Mask::Many(most.clone())] {
+            let begun = std::time::Instant::now();
+            for _ in 0..50 {
+                super::sample(&position.context(), &mask, None, n, &mut Rng::new(1), &full(&logits)).unwrap();
+            }
+            println!("{name}, masked {}: {} us", mask != Mask::Free, begun.elapsed().as_micros() / 50);
+        }
+    }
 }

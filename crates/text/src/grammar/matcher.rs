@@ -63,7 +63,7 @@ impl GrammarMatcher {
     ///
     /// # Errors
     /// `Grammar`: the text has made the grammar too complex to follow.
-    pub fn next(&mut self) -> Result<NextTokens, TextError> {
+    pub fn next_tokens(&mut self) -> Result<NextTokens, TextError> {
         self.force()?;
         if let Some(&token) = self.forced.front() {
             return Ok(NextTokens::Few(vec![token]));
@@ -88,7 +88,7 @@ impl GrammarMatcher {
     /// among them exactly where the text is complete.
     ///
     /// # Errors
-    /// As `next`; or nothing is allowed.
+    /// As `next_tokens`; or nothing is allowed.
     pub fn mask(&mut self) -> Result<Vec<u32>, TextError> {
         if let Some(mask) = self.mask.take() {
             return Ok(mask);
@@ -105,7 +105,7 @@ impl GrammarMatcher {
     /// Takes in the answer's next token.
     ///
     /// # Errors
-    /// As `next`; or the token is not allowed.
+    /// As `next_tokens`; or the token is not allowed.
     pub fn accept(&mut self, token: u32) -> Result<(), TextError> {
         self.mask = None;
         if self.forced.pop_front().is_some_and(|forced| forced != token) {
@@ -143,7 +143,7 @@ impl GrammarMatcher {
     /// come, less what a following text could change.
     ///
     /// # Errors
-    /// As `next`.
+    /// As `next_tokens`.
     pub fn forced(&mut self) -> Result<Vec<u32>, TextError> {
         self.force()?;
         Ok(self.forced.iter().copied().collect())
