@@ -187,6 +187,7 @@ describe('app: the package entry', () => {
     expect(Object.keys(entry).sort()).to.deep.equal([
       'EngineError',
       'createEngine',
+      'createMcp',
       'createRouter',
       'createServer',
       'openResponseStore',
