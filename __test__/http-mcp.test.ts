@@ -331,11 +331,84 @@ describe('MCP over HTTP', () => {
         'assistant calls add',
         'tool: 3',
       ]);
+    });
 
-      // What was run is not run again, whatever answer the conversation holds.
-      const again = await app.post(RESPONSES, { ...answerTo(asked, true), previous_response_id: done.id });
-      expect(again.status).to.equal(200);
+    it('are answered once: the same answer again, or another one, is a 400', async () => {
+      await using app = await open();
+      const { json: asked } = await app.post(RESPONSES, asking);
+      const refused = async (body: object): Promise<void> => {
+        const { status, json } = await app.post(RESPONSES, body);
+        expect([status, json.error.code, json.error.param]).to.deep.equal([400, 'approval_already_answered', 'input']);
+      };
+      // Side by side as well.
+      const both = await Promise.all([1, 2].map(() => app.post(RESPONSES, answerTo(asked, true))));
+      expect(both.map(({ status }) => status).sort()).to.deep.equal([200, 400]);
+      const { json: done } = both.find(({ status }) => status === 200)!;
+      await refused(answerTo(asked, true));
+      await refused({ ...answerTo(asked, true), stream: true });
+      await refused({ ...answerTo(asked, true), background: true });
+      await refused(answerTo(asked, false));
+      await refused({ ...answerTo(asked, true), previous_response_id: done.id });
       expect(added).to.have.length(1);
+
+      const { json: other } = await app.post(RESPONSES, asking);
+      expect((await app.post(RESPONSES, answerTo(other, false))).status).to.equal(200);
+      await refused(answerTo(other, true));
+      expect(added).to.have.length(1);
+    });
+
+    it('are given back if nothing came of the answer', async () => {
+      await using app = await open();
+      const { json: asked } = await app.post(RESPONSES, asking);
+      const elsewhere = await app.post(RESPONSES, { ...answerTo(asked, true), model: 'none' });
+      expect(elsewhere.status).to.equal(404);
+      const wrong = await app.post(RESPONSES, { ...answerTo(asked, true), tools: [tool('what')] });
+      expect(wrong.status).to.equal(400);
+      expect((await app.post(RESPONSES, answerTo(asked, true))).status).to.equal(200);
+      expect(added).to.have.length(1);
+    });
+
+    it('are answered once by clients that keep the conversation themselves, who may tell of it ever after', async () => {
+      await using app = await open(adds, [calc]);
+      const first = (await app.post(RESPONSES, { ...asking, store: false })).json;
+      const history: any[] = [{ role: 'user', content: '1+2?' }, ...first.output];
+      const answer = { type: 'mcp_approval_response', approval_request_id: first.output[1].id, approve: true };
+      const ask = (input: any[]) => app.post(RESPONSES, { ...asking, store: false, input });
+      const done = (await ask([...history, answer])).json;
+      expect(done.output.at(-1).content[0].text).to.equal('it is 3');
+      expect((await ask([...history, answer])).json.error.code).to.equal('approval_already_answered');
+      const next = await ask([...history, answer, ...done.output, { role: 'user', content: 'thanks' }]);
+      expect(next.status).to.equal(200);
+      // One that loses the call on the way.
+      const lost = [...history, answer, done.output.at(-1), { role: 'user', content: 'thanks' }];
+      expect((await ask(lost)).status).to.equal(200);
+      expect(told(app.registry.first.chatRequests.at(-1)!)).to.include(
+        'tool: This call was allowed before. It is not run again, and its result is not known.',
+      );
+      expect(added).to.have.length(1);
+    });
+
+    it('are answered once in a conversation', async () => {
+      await using app = await open();
+      const { id } = (await app.post('/v1/conversations', {})).json;
+      const talking = { ...asking, conversation: id };
+      const { json: asked } = await app.post(RESPONSES, talking);
+      const input = [{ type: 'mcp_approval_response', approval_request_id: asked.output[1].id, approve: true }];
+      const done = await app.post(RESPONSES, { ...talking, input });
+      expect(done.json.output[0]).to.deep.include({ type: 'mcp_call', output: '3' });
+      const again = await app.post(RESPONSES, { ...talking, input });
+      expect([again.status, again.json.error.code]).to.deep.equal([400, 'approval_already_answered']);
+      expect(added).to.have.length(1);
+    });
+
+    it('are counted as not answered, and stay open', async () => {
+      await using app = await open();
+      const { json: asked } = await app.post(RESPONSES, asking);
+      const { status, json } = await app.post('/v1/responses/input_tokens', answerTo(asked, true));
+      expect(status).to.equal(200);
+      expect(json.input_tokens).to.be.greaterThan(0);
+      expect(added).to.deep.equal([]);
+      expect((await app.post(RESPONSES, answerTo(asked, true))).status).to.equal(200);
     });
 
     it('that are denied are told to the model', async () => {

@@ -165,7 +165,7 @@ describe('GET /openapi.json', () => {
       Object.keys(methods as object).map((method) => `${method.toUpperCase()} ${path}`),
     );
     expect(described.sort()).to.deep.equal(
-      ROUTES.map(({ method, path }) => `${method} ${path.replace(/[*:]id/, '{id}')}`).sort(),
+      ROUTES.map(({ method, path }) => `${method} ${path.replace(/[*:](\w+)/g, '{$1}')}`).sort(),
     );
   });
 
@@ -233,7 +233,7 @@ describe('GET /openapi.json', () => {
     const locked = describeApi(ROUTES, { keys: true }) as any;
     expect(locked.components.securitySchemes.key).to.deep.equal({ type: 'http', scheme: 'bearer' });
     for (const route of ROUTES) {
-      const { security } = locked.paths[route.path.replace(/[*:]id/, '{id}')][route.method.toLowerCase()];
+      const { security } = locked.paths[route.path.replace(/[*:](\w+)/g, '{$1}')][route.method.toLowerCase()];
       expect(security, route.path).to.deep.equal(authOf(route) === 'key' ? [{ key: [] }] : []);
     }
   });

@@ -10,6 +10,7 @@ import OpenAI from 'openai';
 import type { ResponseEvent } from '../ts/protocol/response-events.js';
 import { createMemoryStore } from '../ts/responses/memory-store.js';
 import { openSqliteStore } from '../ts/responses/sqlite-store.js';
+import type { ResponseStore } from '../ts/responses/store.js';
 import { checkLegal, checkSchema, typesOf } from './helpers/response-events.js';
 import { content, finished, started } from './helpers/scripted-events.js';
 import { dataOf, parseEvents, ScriptedApp } from './helpers/scripted-app.js';
@@ -133,12 +134,15 @@ describe('a store that breaks', () => {
   it('fails the request that was to be kept, and the server goes on', async () => {
     const store = createMemoryStore();
     let broken = false;
-    const responses = {
+    const responses: ResponseStore = {
       ...store,
-      put: (stored: Parameters<typeof store.put>[0]) => {
-        if (broken) throw new Error('the disk is full');
-        store.put(stored);
-      },
+      of: (caller) => ({
+        ...store.of(caller),
+        put: (stored) => {
+          if (broken) throw new Error('the disk is full');
+          store.of(caller).put(stored);
+        },
+      }),
     };
     const gate = new Gate();
     await using app = await ScriptedApp.start(

@@ -6,6 +6,11 @@ import { readFile, writeFile } from 'node:fs/promises';
 
 import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
+import {
+  CONVERSATION_FIELDS,
+  CONVERSATION_ITEMS_FIELDS,
+  CONVERSATION_UPDATE_FIELDS,
+} from '../ts/protocol/conversations.js';
 import type { FieldTable } from '../ts/protocol/field-table.js';
 import { RESPONSE_FIELDS } from '../ts/protocol/responses.js';
 import { LOAD_MODEL_FIELDS } from '../ts/protocol/load-model.js';
@@ -22,6 +27,9 @@ ask for nothing (\`n: 1\`, an empty list) pass. A field that is not listed is ig
 ${section('POST /v1/chat/completions', CHAT_COMPLETION_FIELDS)}
 ${section('POST /v1/completions', COMPLETION_FIELDS)}
 ${section('POST /v1/responses', RESPONSE_FIELDS)}
+${section('POST /v1/conversations', CONVERSATION_FIELDS)}
+${section('POST /v1/conversations/{id}', CONVERSATION_UPDATE_FIELDS)}
+${section('POST /v1/conversations/{id}/items', CONVERSATION_ITEMS_FIELDS)}
 ${section('POST /load_model', LOAD_MODEL_FIELDS)}`;
 }
 

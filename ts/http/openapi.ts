@@ -31,12 +31,13 @@ export function describeApi(routes: readonly Route[], { keys }: { readonly keys:
 
 function operation(route: Route, keys: boolean): JsonSchema {
   const { method, path, summary, body } = route;
+  const parameters = [...path.matchAll(/[*:](\w+)/g)].map(([, name]) => {
+    return { name, in: 'path', required: true, schema: { type: 'string' } };
+  });
   return {
     operationId: operationId(method, path),
     summary,
-    ...(/[*:]id/.test(path)
-      ? { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] }
-      : {}),
+    ...(parameters.length === 0 ? {} : { parameters }),
     ...(body === undefined
       ? {}
       : { requestBody: { required: true, content: json(bodySchema(path, body.fields, body.required)) } }),
