@@ -161,14 +161,14 @@ describe('a store that breaks', () => {
   });
 });
 
-describe('a restart', () => {
+describe('an orderly stop', () => {
   let folder: string;
   before(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'tsserve-restart-'));
   });
   after(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('leaves chains whole and says what it interrupted', async () => {
+  it('leaves chains whole, and fails what it interrupts before it is over', async () => {
     const file = path.join(folder, 'responses.db');
     const never = new Gate();
     const model = {
@@ -187,7 +187,9 @@ describe('a restart', () => {
       running = (await app.post(PATH, { model: ID, input: 'wait', background: true })).json;
       await app.registry.until(() => app.registry.first.played === 5);
     }
-    // As a killed process leaves it: nothing is closed, nothing is told.
+    expect(before.unfinished()).to.deep.equal([]);
+    expect(before.of(undefined).get(running.id)!.response.status).to.equal('failed');
+    before.close();
     const after = openSqliteStore(file);
     await using app = await ScriptedApp.start([model], { responses: after });
     const second = await app.post(PATH, { model: ID, input: 'two', previous_response_id: first.id });
@@ -197,7 +199,8 @@ describe('a restart', () => {
       'failed',
       'the server stopped while the response was running',
     ]);
+    checkSchema(await replay(app, running.id));
+    expect((cut.output[0] as any).content[0].text).to.equal('x');
     after.close();
-    before.close();
   });
 });

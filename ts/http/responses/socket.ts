@@ -36,8 +36,6 @@ export const MAX_SOCKETS = 1_000;
 export const MAX_UNREAD_BYTES = 1024 * 1024;
 /** "Going away". */
 const CLOSE_GOING_AWAY = 1001;
-/** "Policy violation". */
-const CLOSE_POLICY = 1008;
 
 /** The sockets of one app, for the server that it is mounted in. */
 export interface AppSockets {
@@ -155,7 +153,8 @@ class Connection {
   private async receive(data: RawData, isBinary: boolean): Promise<void> {
     this.idle.refresh();
     if (this.busy) {
-      if (this.ws.bufferedAmount > MAX_UNREAD_BYTES) this.ws.close(CLOSE_POLICY, 'the answers are not read');
+      // A goodbye would only join the queue.
+      if (this.ws.bufferedAmount > MAX_UNREAD_BYTES) this.ws.terminate();
       else await this.fail(oneAtATime());
       return;
     }
