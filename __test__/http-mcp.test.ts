@@ -232,6 +232,19 @@ describe('MCP over HTTP', () => {
       expect(await answer).to.have.property('name', 'AbortError');
     });
 
+    it('is counted with the tools that it would offer, and runs nothing for it', async () => {
+      const two = toolServer('calc', { add: () => '3', sub: () => '1' });
+      await using app = await open(adds, [two, gone]);
+      const count = async (body: object): Promise<number> =>
+        (await app.post(`${RESPONSES}/input_tokens`, body)).json.input_tokens;
+      const bare = await count(ask({ tools: [] }));
+      expect(await count(ask())).to.equal(bare + 2);
+      expect(await count(ask({ tools: [mcpTool('calc', { allowed_tools: ['add'] })] }))).to.equal(bare + 1);
+      expect(await count(ask({ tools: [mcpTool('gone')] }))).to.equal(bare);
+      expect(app.registry.first.chatRequests).to.deep.equal([]);
+      expect((await app.post(`${RESPONSES}/input_tokens`, ask({ tools: [mcpTool('what')] }))).status).to.equal(400);
+    });
+
     it('refuses servers that there are not', async () => {
       await using app = await open(adds, [calc], { allowUrls: false });
       const unknown = await app.post(RESPONSES, ask({ tools: [mcpTool('what')] }));
