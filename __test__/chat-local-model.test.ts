@@ -214,6 +214,102 @@ describe('chat: local model', () => {
     ]);
   });
 
+  describe('a schema that the engine cannot use', () => {
+    const SPEAKS = '{# <tool_call></tool_call> #}x';
+    const good = { name: 'good', parameters: { type: 'object', properties: { a: { type: 'string' } } } };
+    const bad = { name: 'bad', parameters: { type: 'object', properties: { b: { type: 'thing' } } } };
+
+    /** Refuses `thing` as llguidance does, with the line it is in. */
+    function picky(
+      says = (line: number) => `at ${line}(5): failed to compile JSON schema: Invalid type: thing 1 | x ^`,
+    ) {
+      return new ScriptedEngine({
+        script: ({ constraint }) => {
+          const grammar = constraint === undefined ? '' : JSON.stringify(constraint.grammar);
+          const lines = constraint?.grammar.type === 'lark' ? constraint.grammar.grammar.split('\n') : [grammar];
+          const line = lines.findIndex((text) => text.includes('"thing"')) + 1;
+          if (line === 0) return say('ok') as Iterable<GenerationEvent[]>;
+          throw new EngineError('invalid_request', `the grammar cannot be used: ${says(line)}`, 'constraint');
+        },
+      });
+    }
+    const grammars = (): string[] =>
+      engine.requests.map(({ constraint }) => (constraint === undefined ? '' : JSON.stringify(constraint.grammar)));
+
+    it('is given up under auto, for that tool only, and the next time at once', async () => {
+      const chat = model({ chatTemplate: SPEAKS }, picky());
+      for (const expected of [2, 1]) {
+        engine.requests.length = 0;
+        const events = await collect(chat.chat({ ...HI, tools: [good, bad] }));
+        expect(events.at(-1)?.type).to.equal('finished');
+        expect(engine.requests).to.have.length(expected);
+        expect(grammars().at(-1)).to.contain('properties').and.contain('bad').and.not.contain('thing');
+      }
+    });
+
+    it('is refused with its name and the reason where a call is demanded, or is strict', async () => {
+      const demands: Partial<ChatRequest>[] = [
+        { tools: [good, bad], toolChoice: 'required' },
+        { tools: [good, bad], toolChoice: { name: 'bad' } },
+        { tools: [good, bad], toolChoice: { allowed: ['bad'], mode: 'required' } },
+        { tools: [good, { ...bad, strict: true }] },
+      ];
+      for (const demand of demands) {
+        const chat = model({ chatTemplate: SPEAKS }, picky());
+        const error = await rejection(collect(chat.chat({ ...HI, ...demand })), EngineError);
+        expect(error).to.include({ code: 'invalid_request', param: 'tools' });
+        expect(error.message).to.equal("the parameters of the tool 'bad' cannot be enforced: Invalid type: thing");
+      }
+    });
+
+    it('is given up for all tools where nobody knows whose it is, and at last there is no grammar', async () => {
+      const chat = model(
+        { chatTemplate: SPEAKS },
+        picky(() => 'it takes more than 5 s to compile'),
+      );
+      await collect(chat.chat({ ...HI, tools: [good, bad] }));
+      expect(grammars()).to.have.length(2);
+      expect(grammars().at(-1)).to.not.contain('properties');
+
+      const unable = new ScriptedEngine({
+        script: ({ constraint }) => {
+          if (constraint === undefined) return say('ok') as Iterable<GenerationEvent[]>;
+          throw new EngineError('invalid_request', 'the tokenizer has no text of its own', 'constraint');
+        },
+      });
+      await collect(model({ chatTemplate: SPEAKS }, unable).chat({ ...HI, tools: [good] }));
+      expect(grammars().map((text) => text !== '')).to.deep.equal([true, true, false]);
+      const error = await rejection(
+        collect(model({ chatTemplate: SPEAKS }, unable).chat({ ...HI, tools: [{ ...good, strict: true }] })),
+        EngineError,
+      );
+      expect(error).to.include({ param: 'tools' });
+    });
+
+    it('of a response format is refused, tools or not', async () => {
+      const schema = { type: 'thing' };
+      for (const strict of [true, false]) {
+        for (const tools of [undefined, [good]]) {
+          const chat = model({ chatTemplate: SPEAKS }, picky());
+          const responseFormat = { type: 'json_schema', name: 'n', schema, strict } as const;
+          const request = { ...HI, responseFormat, ...(tools === undefined ? {} : { tools }) };
+          const error = await rejection(collect(chat.chat(request)), EngineError);
+          expect(error).to.include({ code: 'invalid_request', param: 'constraint' });
+          expect(error.message).to.equal('the response format cannot be enforced: Invalid type: thing');
+        }
+      }
+    });
+
+    it('is nobody else’s error', async () => {
+      const script = (): never => {
+        throw new EngineError('invalid_request', 'too many', 'stop');
+      };
+      const chat = model({ chatTemplate: SPEAKS }, new ScriptedEngine({ script }));
+      expect(await rejection(collect(chat.chat({ ...HI, tools: [good] })), EngineError)).to.include({ param: 'stop' });
+      expect(engine.requests).to.have.length(1);
+    });
+  });
+
   it('refuses arguments that are not JSON', async () => {
     const toolCalls = [{ id: 'c1', name: 'f', arguments: '{x' }];
     const error = await rejection(seen([{ role: 'assistant', content: '', toolCalls }]), EngineError);

@@ -8,8 +8,17 @@ export type Schema = Readonly<Record<string, unknown>> | boolean | undefined;
 
 type JsonType = 'string' | 'number' | 'integer' | 'boolean' | 'object' | 'array' | 'null';
 
-/** A schema that refers to itself is not followed for ever. */
-const MAX_DEPTH = 32;
+/** A schema that refers to itself is not followed for ever, nor one whose parts refer to each other many times over. */
+const MAX_STEPS = 2000;
+
+/** Steps that one question may still take. */
+interface Budget {
+  left: number;
+}
+
+function fresh(): Budget {
+  return { left: MAX_STEPS };
+}
 
 /** The schema of an argument, and of what it refers to. */
 export function propertyOf(schema: Schema, key: string): Schema {
@@ -26,10 +35,10 @@ export function propertyNames(schema: Schema): string[] {
 }
 
 /** The types that a value may have; undefined where the schema does not say. */
-export function typesOf(schema: Schema, root: Schema, depth = 0): ReadonlySet<JsonType> | undefined {
-  if (typeof schema !== 'object' || depth > MAX_DEPTH) return undefined;
+export function typesOf(schema: Schema, root: Schema, budget = fresh()): ReadonlySet<JsonType> | undefined {
+  if (typeof schema !== 'object' || budget.left-- <= 0) return undefined;
   const target = resolveRef(schema, root);
-  if (target !== undefined) return typesOf(target, root, depth + 1);
+  if (target !== undefined) return typesOf(target, root, budget);
   const { type } = schema;
   if (typeof type === 'string') return new Set([type as JsonType]);
   if (Array.isArray(type)) return new Set(type as JsonType[]);
@@ -37,7 +46,7 @@ export function typesOf(schema: Schema, root: Schema, depth = 0): ReadonlySet<Js
   if ('const' in schema) return new Set([typeOf(schema['const'])]);
   const choices = schema['anyOf'] ?? schema['oneOf'];
   if (Array.isArray(choices)) {
-    const types = choices.map((choice: unknown) => typesOf(choice as Schema, root, depth + 1));
+    const types = choices.map((choice: unknown) => typesOf(choice as Schema, root, budget));
     return types.includes(undefined) ? undefined : new Set(types.flatMap((set) => [...(set ?? [])]));
   }
   return undefined;
@@ -53,10 +62,10 @@ export function castText(text: string, json: string | undefined, types: Readonly
 }
 
 /** Whether a value fits a schema, by the keywords above. */
-export function fits(value: unknown, schema: Schema, root: Schema = schema, depth = 0): boolean {
+export function fits(value: unknown, schema: Schema, root: Schema = schema, budget = fresh()): boolean {
   if (schema === false) return false;
-  if (typeof schema !== 'object' || depth > MAX_DEPTH) return true;
-  const inside = (inner: unknown, other: unknown): boolean => fits(inner, other as Schema, root, depth + 1);
+  if (typeof schema !== 'object' || budget.left-- <= 0) return true;
+  const inside = (inner: unknown, other: unknown): boolean => fits(inner, other as Schema, root, budget);
   const target = resolveRef(schema, root);
   if (target !== undefined && !inside(value, target)) return false;
   const { type, enum: choices, const: only, anyOf, oneOf, allOf } = schema;
