@@ -8,7 +8,7 @@ import { say, ScriptedEngine, scriptedModel } from './helpers/scripted-engine.js
 
 const HI: ChatRequest = { messages: [{ role: 'user', content: 'Hi' }] };
 /** Shows the messages as the template sees them. */
-const DUMP = '{{ messages|tojson }}{{ tools|tojson }}';
+const DUMP = '{# tool_calls #}{{ messages|tojson }}{{ tools|tojson }}';
 
 const finished: GenerationEvent = {
   type: 'finished',
@@ -170,7 +170,8 @@ describe('chat: local model', () => {
     const text = await model({ chatTemplate: template }).applyChatTemplate({
       messages: [{ role: 'assistant', content: null, toolCalls }],
     });
-    expect(text).to.equal('f {"x":1};');
+    // As the model wrote it, spaces and all.
+    expect(text).to.equal('f {"x": 1};');
   });
 
   it('gives Mistral ids of nine characters, the same for the call and its result', async () => {
@@ -314,6 +315,66 @@ describe('chat: local model', () => {
     const toolCalls = [{ id: 'c1', name: 'f', arguments: '{x' }];
     const error = await rejection(seen([{ role: 'assistant', content: '', toolCalls }]), EngineError);
     expect(error).to.include({ code: 'invalid_request', param: 'messages[0].tool_calls' });
+  });
+
+  it('takes no arguments, or null, for none, and refuses others that are no object', async () => {
+    for (const given of ['', ' ', 'null', '{}']) {
+      const toolCalls = [{ id: 'c1', name: 'f', arguments: given }];
+      const [message] = (await seen([{ role: 'assistant', content: '', toolCalls }])) as { tool_calls: unknown }[];
+      expect(message?.tool_calls).to.deep.equal([
+        { id: 'c1', type: 'function', function: { name: 'f', arguments: {} } },
+      ]);
+    }
+    for (const given of ['5', '[1]', '"x"']) {
+      const toolCalls = [{ id: 'c1', name: 'f', arguments: given }];
+      const error = await rejection(seen([{ role: 'assistant', content: '', toolCalls }]), EngineError);
+      expect(error.message).to.equal('the arguments of the tool call f are not a JSON object');
+    }
+  });
+
+  it('gives each call its message and its result behind it where a template shows one call only', async () => {
+    const template = `{{ messages|tojson }}{# message.tool_calls[0] #}`;
+    const call = (id: string) => ({ id, name: 'f', arguments: '{}' });
+    const result = (id: string) => ({ role: 'tool', content: id, toolCallId: id }) as const;
+    const messages: ChatMessage[] = [
+      { role: 'assistant', content: 'Both.', toolCalls: [call('a'), call('b')] },
+      result('b'),
+      result('a'),
+      result('z'),
+      { role: 'user', content: 'Thanks' },
+    ];
+    const shown = (await seen(messages, template)) as { content: string; tool_calls?: { id: string }[] }[];
+    expect(shown.map(({ content, tool_calls: calls }) => [content, calls?.map(({ id }) => id)])).to.deep.equal([
+      ['Both.', ['a']],
+      ['a', undefined],
+      ['', ['b']],
+      ['b', undefined],
+      ['z', undefined],
+      ['Thanks', undefined],
+    ]);
+  });
+
+  it('writes calls into the text where a template shows none', async () => {
+    const template = '{# <tool_call></tool_call> #}{{ messages|tojson }}';
+    const toolCalls = ['a', 'b'].map((id) => ({ id, name: 'f', arguments: `{"x":"${id}"}` }));
+    const text = (id: string): string => `<tool_call>\n{"name": "f", "arguments": {"x": "${id}"}}\n</tool_call>`;
+    const both = `${text('a')}\n${text('b')}`;
+    expect(await seen([{ role: 'assistant', content: null, toolCalls }], template)).to.deep.equal([
+      { role: 'assistant', content: both },
+    ]);
+    const content = [{ type: 'text', text: 'Look:' }] as const;
+    expect(await seen([{ role: 'assistant', content, toolCalls }], template)).to.deep.equal([
+      { role: 'assistant', content: `Look: ${both}` },
+    ]);
+  });
+
+  it('names the tools as SmolLM3 wants them, unless the request does', async () => {
+    const chat = model({ chatTemplate: '{{ xml_tools|tojson }}' });
+    const tools = [{ name: 'f', parameters: { type: 'object' }, strict: true }];
+    expect(JSON.parse(await chat.applyChatTemplate({ ...HI, tools }))).to.deep.equal([
+      { name: 'f', parameters: { type: 'object' } },
+    ]);
+    expect(await chat.applyChatTemplate({ ...HI, tools, templateVariables: { xml_tools: [1] } })).to.equal('[1]');
   });
 
   it('calls a developer system unless the template knows developers', async () => {
