@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 
 import { FORMATS, pickFormat, plain } from '../ts/chat/formats/index.js';
-import { compileFormat, OutputParser, type OutputEvent } from '../ts/chat/output-parser.js';
+import { compileFormat, OutputParser, type OutputEvent, reasoningState } from '../ts/chat/output-parser.js';
 import type { ChatEvent, ChatMessage, ToolDefinition } from '../ts/chat/types.js';
 import { writeCalls } from '../ts/chat/template-dialect.js';
 import { toTemplateInput } from '../ts/chat/template-input.js';
@@ -306,6 +306,61 @@ describe('chat formats: calls in the history, as the template shows them, are re
         foldEvents([...parser.push([{ text }]), ...parser.finish()]).calls,
         `${format.name}: ${text}`,
       ).to.deep.equal(calls);
+    }
+  });
+});
+
+describe('chat formats: what a reasoning effort makes of the prompt, and the parser of the answer', () => {
+  let renderer: TemplateRenderer;
+  before(() => (renderer = createTemplateRenderer()));
+  after(() => renderer.close());
+
+  /** Without an effort, with `none`, with `high`. */
+  const STATES: Readonly<Record<string, readonly [string, string, string]>> = {
+    deepseek_r1_distill: ['open', 'open', 'open'],
+    deepseek_v3_1: ['closed', 'closed', 'open'],
+    glm4moe: ['possible', 'closed', 'possible'],
+    phi4_reasoning: ['possible', 'possible', 'possible'],
+    qwen3: ['possible', 'closed', 'possible'],
+    qwen3_5_nothink: ['closed', 'closed', 'open'],
+    qwen3_5_think: ['open', 'closed', 'open'],
+    qwen3_6: ['open', 'closed', 'open'],
+    qwen3_next: ['open', 'open', 'open'],
+  };
+  for (const [name, states] of Object.entries(STATES)) {
+    it(name, async () => {
+      const golden = read(TEMPLATES, `${name}.json`) as { template: string; special_tokens?: Record<string, string> };
+      const info = scriptedModel({ chatTemplate: golden.template, specialTokens: golden.special_tokens ?? {} });
+      const format = compileFormat(pickFormat(golden.template, 'unknown'), new Map());
+      const { open, close } = format.reasoning ?? { open: '', close: '' };
+      for (const [index, effort] of [undefined, 'none', 'high'].entries()) {
+        const templateVariables = effort === undefined ? {} : { reasoning_effort: effort };
+        const messages = [{ role: 'user', content: 'What is <think>?' }] as const;
+        const prompt = await renderer.render(toTemplateInput(info, { messages, templateVariables }));
+        const state = reasoningState(format, prompt, false);
+        expect(state, effort).to.equal(states[index]);
+        const text = { open: `So.${close}\n\nYes.`, closed: 'Yes.', possible: `${open}\nSo.\n${close}\n\nYes.` }[state];
+        const parser = new OutputParser({ format, prompt });
+        expect(foldEvents([...parser.push([{ text }]), ...parser.finish()])).to.deep.equal({
+          ...(state === 'closed' ? {} : { reasoning: 'So.' }),
+          content: 'Yes.',
+        });
+      }
+    });
+  }
+
+  it('switches that only change the text of the prompt', async () => {
+    const shown = async (name: string, effort: string): Promise<string> => {
+      const golden = read(TEMPLATES, `${name}.json`) as { template: string; special_tokens?: Record<string, string> };
+      const info = scriptedModel({ chatTemplate: golden.template, specialTokens: golden.special_tokens ?? {} });
+      const messages = [{ role: 'user', content: 'Hi' }] as const;
+      return renderer.render(toTemplateInput(info, { messages, templateVariables: { reasoning_effort: effort } }));
+    };
+    expect(await shown('gptoss', 'xhigh')).to.contain('Reasoning: high');
+    expect(await shown('gptoss', 'none')).to.contain('Reasoning: low');
+    for (const name of ['cogito', 'gemma4', 'granite3_3']) {
+      const [without, withIt] = [await shown(name, 'none'), await shown(name, 'high')];
+      expect(withIt.length, name).to.be.greaterThan(without.length);
     }
   });
 });

@@ -377,6 +377,25 @@ describe('chat: local model', () => {
     expect(await chat.applyChatTemplate({ ...HI, tools, templateVariables: { xml_tools: [1] } })).to.equal('[1]');
   });
 
+  it('tells how much to think in the words of every family', async () => {
+    const shown = '{{ [enable_thinking, thinking, thinking_budget, reasoning_effort]|tojson }}';
+    const seenBy = async (templateVariables: Record<string, unknown>, template = shown): Promise<unknown> =>
+      JSON.parse(await model({ chatTemplate: template }).applyChatTemplate({ ...HI, templateVariables }));
+    expect(await seenBy({ reasoning_effort: 'none' })).to.deep.equal([false, false, 0, 'none']);
+    expect(await seenBy({ reasoning_effort: 'minimal' })).to.deep.equal([true, true, 512, 'minimal']);
+    expect(await seenBy({ reasoning_effort: 'max', enable_thinking: false })).to.deep.equal([false, true, -1, 'max']);
+    const harmony = `${shown}{# <|start|> <|channel|> <|message|> #}`;
+    const efforts = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'];
+    const told = await Promise.all(efforts.map((effort) => seenBy({ reasoning_effort: effort }, harmony)));
+    expect(told.map((all) => (all as unknown[])[3])).to.deep.equal([
+      ...['low', 'low', 'low', 'medium'],
+      ...['high', 'high', 'high'],
+    ]);
+    // Nothing is said for a request that says nothing.
+    const silent = '{{ [enable_thinking is defined, reasoning_effort is defined]|tojson }}';
+    expect(await seenBy({}, silent)).to.deep.equal([false, false]);
+  });
+
   it('calls a developer system unless the template knows developers', async () => {
     expect(await seen([{ role: 'developer', content: 'd' }])).to.deep.equal([{ role: 'system', content: 'd' }]);
     expect(await seen([{ role: 'developer', content: 'd' }], `${DUMP}{# developer #}`)).to.deep.equal([

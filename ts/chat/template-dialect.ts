@@ -63,6 +63,45 @@ export function adaptTemplateMessages(
   return [{ role: 'system', content: '', tools: shown }, ...named];
 }
 
+/** Words of the API for how much to think, and how many tokens Seed-OSS is told for them; -1 is no limit. */
+const BUDGETS: Readonly<Record<string, number>> = {
+  none: 0,
+  minimal: 512,
+  low: 1024,
+  medium: 4096,
+  high: 16_384,
+  xhigh: -1,
+  max: -1,
+};
+
+/**
+ * `reasoning_effort` in the words of every family: most have a switch under one of two names, some a budget. What the
+ * request sets itself goes before. A template without any of it thinks as it always does.
+ */
+export function effortVariables(
+  template: string,
+  family: string,
+  given: Readonly<Record<string, unknown>> = {},
+): Readonly<Record<string, unknown>> {
+  const { reasoning_effort: effort } = given;
+  const budget = typeof effort === 'string' ? BUDGETS[effort] : undefined;
+  if (budget === undefined) return given;
+  const thinks = effort !== 'none';
+  return {
+    enable_thinking: thinks,
+    thinking: thinks,
+    thinking_budget: budget,
+    ...given,
+    reasoning_effort: pickFormat(template, family).channels === true ? harmonyEffort(String(effort)) : effort,
+  };
+}
+
+/** gpt-oss was taught three. */
+function harmonyEffort(effort: string): string {
+  if (effort === 'none' || effort === 'minimal') return 'low';
+  return effort === 'xhigh' || effort === 'max' ? 'high' : effort;
+}
+
 /** Variables in which a template looks for the tools, beside `tools`. The request's own go before them. */
 export function toolVariables(
   template: string,

@@ -3,7 +3,13 @@
 import { createHash } from 'node:crypto';
 
 import { EngineError, type LoadedModel } from '../engine/types.js';
-import { adaptMessages, adaptTemplateMessages, givenArguments, toolVariables } from './template-dialect.js';
+import {
+  adaptMessages,
+  adaptTemplateMessages,
+  effortVariables,
+  givenArguments,
+  toolVariables,
+} from './template-dialect.js';
 import type { TemplateInput } from './template-render.js';
 import type { ChatMessage, ChatRequest, ContentPart, ToolCall, ToolDefinition } from './types.js';
 
@@ -28,7 +34,10 @@ export function toTemplateInput(info: LoadedModel, request: ChatRequest): Templa
     addGenerationPrompt: (request.addGenerationPrompt ?? true) && !continueFinalMessage,
     continueFinalMessage,
     specialTokens: info.specialTokens,
-    variables: { ...toolVariables(template, tools, request.templateVariables), ...request.templateVariables },
+    variables: {
+      ...toolVariables(template, tools, request.templateVariables),
+      ...effortVariables(template, info.family, request.templateVariables),
+    },
   };
 }
 
