@@ -2,6 +2,7 @@
 
 import { expect } from 'chai';
 
+import { closedSchema } from '../ts/chat/grammar/closed.js';
 import { FORMATS, plain } from '../ts/chat/formats/index.js';
 import { type CompiledFormat, compileFormat } from '../ts/chat/output-parser.js';
 import { responseGrammar, toolGrammar, triggeredToolGrammar } from '../ts/chat/tool-grammar.js';
@@ -26,7 +27,7 @@ function source(held: ReturnType<typeof responseGrammar>): string {
 
 const guidance = (lenient: boolean): string =>
   `"x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": "${lenient ? ',"coerce_one_of":true,"lenient":true' : ''}}`;
-const ADD_JSON = `%json {"type":"object","properties":{"a":{"type":"number"},"note":{"type":"string"}},"required":["a"],${guidance(true)}}`;
+const ADD_JSON = `%json {"type":"object","properties":{"a":{"type":"number"},"note":{"type":"string"}},"required":["a"],"additionalProperties":false,${guidance(true)}}`;
 const NOW_JSON = `%json {"type":"object","properties":{},"additionalProperties":false,${guidance(false)}}`;
 
 describe('chat: tool grammar', () => {
@@ -106,6 +107,32 @@ describe('chat: tool grammar', () => {
     const tools = [{ name: 'f', parameters: {} }];
     const grammar = source(toolGrammar(compiled('hermes', false), tools, 'required', true, 'closed'));
     expect(grammar).to.contain('%json {"type":"object"');
+  });
+
+  it('does not offer what a schema does not list, where nothing speaks against it', () => {
+    const node = { type: 'object', properties: { a: { type: 'string' } } };
+    const closed = { ...node, additionalProperties: false };
+    expect(closedSchema(node)).to.deep.equal(closed);
+    expect(closedSchema({ type: 'object' })).to.deep.equal({ type: 'object' });
+    expect(closedSchema({ ...node, additionalProperties: true })).to.deep.equal({
+      ...node,
+      additionalProperties: true,
+    });
+    const outer = {
+      properties: { x: node, y: { $ref: '#/$defs/n' }, z: { items: { anyOf: [node, { type: 'null' }] } } },
+    };
+    expect(closedSchema({ ...outer, $defs: { n: node } })).to.deep.equal({
+      properties: { x: closed, y: { $ref: '#/$defs/n' }, z: { items: { anyOf: [closed, { type: 'null' }] } } },
+      $defs: { n: closed },
+      additionalProperties: false,
+    });
+    for (const mixed of [
+      { ...node, allOf: [{ properties: { b: {} } }] },
+      { ...node, $ref: '#/$defs/n' },
+      { properties: { x: { ...node, patternProperties: { '^b': {} } } } },
+    ]) {
+      expect(closedSchema(mixed)).to.equal(mixed);
+    }
   });
 
   it('switches on behind the marker under auto', () => {

@@ -3,6 +3,7 @@
 import type { CallSyntax } from '../formats/index.js';
 import { propertyNames, propertyOf, type Schema, typesOf } from '../output/schema.js';
 import type { ToolDefinition } from '../types.js';
+import { closedSchema } from './closed.js';
 import { isClosed, type LiteralDialect, LiteralRules, withDefinitions } from './literals.js';
 import { anyOf, joined, type Rules } from './rules.js';
 
@@ -55,11 +56,17 @@ function oneCall(rules: Rules, syntax: CallSyntax, tool: ToolDefinition): string
   }
 }
 
-/** Arguments as JSON. A strict tool's schema is taken at its word; of others what is not understood is left out. */
+/**
+ * Arguments as JSON. A strict tool's schema is taken at its word; of others what is not understood is left out, and what
+ * they do not list is not made up.
+ */
 export function argumentsRule(rules: Rules, tool: ToolDefinition): string {
   const schema = tool.parameters ?? { type: 'object', properties: {}, additionalProperties: false };
   // Arguments are an object, also where the schema does not say so.
-  return rules.of(tool.name, () => rules.json({ ...schema, type: 'object' }, { lenient: tool.strict !== true }));
+  const lenient = tool.strict !== true;
+  return rules.of(tool.name, () =>
+    rules.json({ ...(lenient ? closedSchema(schema) : schema), type: 'object' }, { lenient }),
+  );
 }
 
 function tagged(rules: Rules, syntax: CallSyntax & { kind: 'tagged' }, tool: ToolDefinition): string {
