@@ -2,6 +2,8 @@
 
 import { expect } from 'chai';
 import OpenAI from 'openai';
+import { zodFunction, zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
+import { z } from 'zod';
 
 import { startRealServer, type RealServer } from './helpers/real-server.js';
 
@@ -190,6 +192,80 @@ describe('real weights: tool calls of qwen2.5-coder-0.5b', function () {
     };
     expect(await calls(true)).to.deep.equal([{ city: 'Paris' }, { city: 'London' }]);
     expect(await calls(false)).to.deep.equal([{ city: 'Paris' }]);
+  });
+
+  describe('the openai client and zod', () => {
+    const Person = z.object({
+      name: z.string(),
+      age: z.number().int(),
+      level: z.enum(['junior', 'senior']),
+      address: z.object({ city: z.string(), zip: z.string().nullable() }),
+      tags: z.array(z.string()).max(3),
+    });
+    const content = 'Ann is 33, a senior engineer in Paris. She likes chess. Answer as JSON.';
+    const limits = { temperature: 0, max_tokens: 300 };
+    const checkPerson = (person: unknown): void => {
+      const { name, age, level, address } = Person.parse(person);
+      expect({ name, age, level, city: address.city }).to.deep.equal({
+        name: 'Ann',
+        age: 33,
+        level: 'senior',
+        city: 'Paris',
+      });
+    };
+
+    it('parse an answer, streamed and not, in chat and in Responses', async () => {
+      const chat = {
+        model: '',
+        messages: [{ role: 'user' as const, content }],
+        response_format: zodResponseFormat(Person, 'person'),
+        ...limits,
+      };
+      checkPerson((await client.chat.completions.parse(chat)).choices[0]?.message.parsed);
+      const streamed = await client.chat.completions.stream(chat).finalChatCompletion();
+      checkPerson(streamed.choices[0]?.message.parsed);
+      const text = { format: zodTextFormat(Person, 'person') };
+      const response = { model: '', input: content, text, temperature: 0, max_output_tokens: 300, store: false };
+      checkPerson((await client.responses.parse(response)).output_parsed);
+      checkPerson((await client.responses.stream(response).finalResponse()).output_parsed);
+    });
+
+    it('parse the arguments of a strict tool', async () => {
+      const add = zodFunction({
+        name: 'add',
+        description: 'Add two numbers',
+        parameters: z.object({ a: z.number(), b: z.number() }),
+      });
+      const messages = [{ role: 'user' as const, content: CASES[1]?.text ?? '' }];
+      const { choices } = await client.chat.completions.parse({ model: '', messages, tools: [add], ...limits });
+      const [call] = choices[0]?.message.tool_calls ?? [];
+      expect(call?.function.parsed_arguments).to.deep.equal({ a: 12, b: 30 });
+    });
+
+    it('run tools', async () => {
+      const seen: unknown[] = [];
+      const parameters = z.object({ a: z.number(), b: z.number() });
+      const callback = (given: z.infer<typeof parameters>): string => {
+        seen.push(given);
+        return String(given.a + given.b);
+      };
+      const add = zodFunction({ name: 'add', description: 'Add two numbers', parameters, function: callback });
+      const request = {
+        model: '',
+        messages: [{ role: 'user' as const, content: CASES[1]?.text ?? '' }],
+        tools: [add],
+        // So small a model would call again and again: with a named function the client ends after it.
+        tool_choice: { type: 'function' as const, function: { name: 'add' } },
+        ...limits,
+      };
+      await client.chat.completions.runTools(request).done();
+      const runner = client.chat.completions.runTools({ ...request, stream: true });
+      expect(await runner.finalFunctionToolCallResult()).to.equal('42');
+      expect(seen).to.deep.equal([
+        { a: 12, b: 30 },
+        { a: 12, b: 30 },
+      ]);
+    });
   });
 
   it('an answer uses what the tool gave', async () => {
