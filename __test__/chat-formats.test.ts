@@ -288,6 +288,18 @@ describe('chat formats: calls in the history, as the template shows them, are re
         for (let round = 0; round < 20; round++) {
           expect(answer(() => random() < 0.2).calls, text).to.deep.equal(expected);
         }
+        // Wherever the limit cuts it off, what was said is a beginning of the calls.
+        for (let end = 0; end < text.length; end++) {
+          const parser = new OutputParser({ format, tools, prompt: whole.slice(0, same) });
+          const { calls: begun = [] } = foldEvents([
+            ...parser.push([{ text: text.slice(0, end) }]),
+            ...parser.finish(),
+          ]);
+          for (const [index, call] of begun.entries()) {
+            expect(call.name, text.slice(0, end)).to.equal(expected[index]?.name);
+            if (call.whole !== false) expect(call, text.slice(0, end)).to.deep.equal(expected[index]);
+          }
+        }
       });
     }
   }

@@ -215,6 +215,27 @@ describe('chat: local model', () => {
     ]);
   });
 
+  it('reads a demanded call as it is written also where the model was taught no syntax', async () => {
+    const script = (): GenerationEvent[][] => [
+      ...['{"name": "f", "argu', 'ments": {"x": ', '"a'].map((text): GenerationEvent[] => [
+        { type: 'delta', pieces: [{ text }], nTokens: 1 },
+      ]),
+      [{ ...finished, reason: 'length' }],
+    ];
+    const chat = model({ chatTemplate: 'x' }, new ScriptedEngine({ script }));
+    const tools = [{ name: 'f' }];
+    const forced = await collect(chat.chat({ ...HI, tools, toolChoice: 'required' }));
+    expect(forced.map((event) => ('delta' in event ? event.delta : event.type))).to.deep.equal([
+      'tool_call',
+      '{"x"',
+      ': "a',
+      'finished',
+    ]);
+    // Where it may also answer, it is an answer until it is known to be a call.
+    const free = await collect(chat.chat({ ...HI, tools }));
+    expect(free.map((event) => event.type)).to.deep.equal(['content', 'finished']);
+  });
+
   describe('a schema that the engine cannot use', () => {
     const SPEAKS = '{# <tool_call></tool_call> #}x';
     const good = { name: 'good', parameters: { type: 'object', properties: { a: { type: 'string' } } } };

@@ -1,7 +1,7 @@
 /** `ChatModel` over the engine: messages → prompt text → generation → chat events. */
 
 import { type Engine, EngineError, type GenerateRequest, type LoadedModel } from '../engine/types.js';
-import { pickFormat } from './formats/index.js';
+import { BARE_CALLS, pickFormat } from './formats/index.js';
 import { formatTokens } from './formats/vocabulary.js';
 import { ConstraintMemory, ConstraintPlan } from './constraint.js';
 import { type CompiledFormat, compileFormat, OutputParser, parseGeneration, reasoningState } from './output-parser.js';
@@ -44,9 +44,11 @@ export function createLocalModel({ engine, info, templates }: LocalModelOptions)
       const format = await formatOf(chooseTemplate(info, offer.tools));
       const continues = request.continueFinalMessage ?? false;
       const parallel = request.parallelToolCalls ?? true;
+      // Where a call is all that can come it is one from its first letter on, whatever the model was taught.
+      const spoken = offer.forced === undefined ? format : { ...format, tools: format.tools ?? BARE_CALLS };
       const plan = new ConstraintPlan(memory, format, request, offer, reasoningState(format, prompt, continues));
       for (;;) {
-        const parser = new OutputParser({ format, tools: offer.tools, parallel, prompt, continues });
+        const parser = new OutputParser({ format: spoken, tools: offer.tools, parallel, prompt, continues });
         const generation = engine.generate(toGenerateRequest(info, request, prompt, plan.constraint), signal);
         let begun = false;
         try {

@@ -3,18 +3,11 @@
  * in fields of their own making. What the model then reads is what it was taught to write.
  */
 
-import { type CallSyntax, pickFormat, type ToolSyntax } from './formats/index.js';
+import { BARE_CALLS, type CallSyntax, pickFormat, type ToolSyntax } from './formats/index.js';
 import { fromPlain, repr, toJson } from './jinja/values.js';
 import type { ChatMessage, ToolCall, ToolDefinition } from './types.js';
 
 type TemplateMessage = Readonly<Record<string, unknown>>;
-
-/** Without a syntax of its own a model calls with a bare object, as grammars demand it. */
-const BARE: ToolSyntax = {
-  open: [],
-  calls: [{ kind: 'json', name: 'name', arguments: 'arguments' }],
-  several: { separator: '\n' },
-};
 
 /** Python's json.dumps with its defaults, but for letters. */
 const PYTHON_JSON = {
@@ -40,7 +33,7 @@ export function adaptMessages(template: string, family: string, messages: readon
   if (!messages.some(({ toolCalls }) => toolCalls !== undefined)) return [...messages];
   if (showsFirstCallOnly(template)) return oneCallEach(messages);
   if (template.includes('tool_calls') || namesCallInMetadata(template)) return [...messages];
-  const syntax = pickFormat(template, family).tools ?? BARE;
+  const syntax = pickFormat(template, family).tools ?? BARE_CALLS;
   return messages.map((message) => withCallsAsText(message, syntax));
 }
 

@@ -6,6 +6,7 @@
 import type { GenerateRequest, Grammar } from '../engine/types.js';
 import { argumentsRule, callRule } from './grammar/calls.js';
 import { anyOf, joined, Rules } from './grammar/rules.js';
+import { BARE_CALLS, type ToolSyntax } from './formats/index.js';
 import { type CompiledFormat, isMark, withMarks } from './output/marks.js';
 import type { ReasoningState } from './output-parser.js';
 import type { ResponseFormat, ToolDefinition } from './types.js';
@@ -52,12 +53,13 @@ export function triggeredToolGrammar(
     // The dot may be one token with the name behind it.
     return held(rules, channelCallAfter(rules, format, tools), { texts: ['to=functions'] });
   }
-  const [open] = format.tools?.open ?? [];
-  const [source] = format.source.tools?.open ?? [];
-  if (open === undefined || source === undefined) return undefined;
+  const syntax = format.tools;
+  const open = syntax?.open[0];
+  const source = format.source.tools?.open[0];
+  if (syntax === undefined || open === undefined || source === undefined) return undefined;
   const id = format.ids.get(source);
   const isToken = isMark(open.charAt(0)) && open.length === 1;
-  return held(rules, sectionExpression(rules, format, tools, parallel), {
+  return held(rules, sectionExpression(rules, syntax, tools, parallel), {
     ...(id === undefined ? {} : { tokenIds: [id] }),
     ...(isToken ? {} : { texts: [open] }),
   });
@@ -127,24 +129,21 @@ function callsExpression(
   tools: readonly ToolDefinition[],
   parallel: boolean,
 ): string {
-  const syntax = format.tools;
-  if (syntax === undefined) return callRule(rules, { kind: 'json', name: 'name', arguments: 'arguments' }, tools);
+  const syntax = format.tools ?? BARE_CALLS;
   const [open] = syntax.open;
   // Where calls may stand bare the models were taught so.
   const marker = syntax.bare?.includes(syntax.calls[0].kind) === true && syntax.calls[0].kind === 'json' ? '' : open;
-  return joined(rules.text(marker ?? ''), sectionExpression(rules, format, tools, parallel, marker === ''));
+  return joined(rules.text(marker ?? ''), sectionExpression(rules, syntax, tools, parallel, marker === ''));
 }
 
 /** What follows the marker of a section, further sections included. */
 function sectionExpression(
   rules: Rules,
-  format: CompiledFormat,
+  syntax: ToolSyntax,
   tools: readonly ToolDefinition[],
   parallel: boolean,
   bare = false,
 ): string {
-  const syntax = format.tools;
-  if (syntax === undefined) return '';
   const [kind] = syntax.calls;
   const padding = rules.text(syntax.padding ?? '');
   const close = bare ? '' : rules.text(syntax.close ?? '');

@@ -75,7 +75,7 @@ export const CHAT_COMPLETION_FIELDS = {
     note: 'functions, strict or not; MCP servers that need no approval; tools that run elsewhere are dropped',
   },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
-  parallel_tool_calls: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
   response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
   chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
   reasoning_effort: {

@@ -107,7 +107,7 @@ export const RESPONSE_FIELDS = {
   max_tool_calls: { status: 'honoured', note: 'calls of MCP tools over the whole response' },
   tools: { status: 'honoured', note: 'functions and MCP servers; tools that run elsewhere are dropped' },
   tool_choice: { status: 'honoured' },
-  parallel_tool_calls: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
   text: {
     status: 'honoured',
     note: 'format: text, json_object, json_schema; verbosity is a variable for the chat template',

@@ -10,12 +10,12 @@ import { lfm2 } from './lfm2.js';
 import { cogito, llama3, llama4 } from './llama.js';
 import { mistralArgs, mistralList } from './mistral.js';
 import { nemotronMini } from './nemotron.js';
-import { plain, thinking } from './plain.js';
+import { BARE_CALLS, plain, thinking } from './plain.js';
 import { qwenXml } from './qwen-xml.js';
 import type { ChatFormat } from './types.js';
 
 export type { CallSyntax, ChatFormat, ReasoningSyntax, ToolSyntax } from './types.js';
-export { plain };
+export { BARE_CALLS, plain };
 
 /** The more particular ones first: the first whose signs are all there is taken. */
 export const FORMATS: readonly ChatFormat[] = [
