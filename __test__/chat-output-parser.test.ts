@@ -216,7 +216,8 @@ describe('chat: arguments and schemas', () => {
     properties: {
       a: { $ref: '#/$defs/a' },
       n: { type: ['integer', 'null'] },
-      l: { type: 'array', items: { type: 'string' } },
+      l: { type: 'array', items: { type: 'string', maxLength: 2 }, maxItems: 2 },
+      b: { type: 'number', minimum: 0, exclusiveMaximum: 1 },
     },
     required: ['a'],
     additionalProperties: false,
@@ -228,7 +229,13 @@ describe('chat: arguments and schemas', () => {
     [{ a: 'x', n: null, l: ['s'] }, true],
     [{ a: 'x', n: 1.5 }, false],
     [{ a: 'x', l: [1] }, false],
+    [{ a: 'x', c: 1 }, false],
+    [{ a: 'x', b: 0 }, true],
+    [{ a: 'x', b: -1 }, false],
     [{ a: 'x', b: 1 }, false],
+    [{ a: 'x', l: ['😀😀', ''] }, true],
+    [{ a: 'x', l: ['abc'] }, false],
+    [{ a: 'x', l: ['a', 'b', 'c'] }, false],
     [{ n: 1 }, false],
     [[], false],
   ];

@@ -1,7 +1,7 @@
 /**
  * What little of JSON Schema parsing needs: which types a value may have, and whether it fits. Looked at: type, enum,
- * const, required, properties, additionalProperties: false, items, anyOf, oneOf, allOf and local $ref. All else is taken
- * to fit.
+ * const, required, properties, additionalProperties: false, items, anyOf, oneOf, allOf, local $ref, and the bounds of
+ * numbers, of lengths and of counts. All else is taken to fit.
  */
 
 export type Schema = Readonly<Record<string, unknown>> | boolean | undefined;
@@ -76,8 +76,25 @@ export function fits(value: unknown, schema: Schema, root: Schema = schema, budg
   if (Array.isArray(anyOf) && !anyOf.some((one) => inside(value, one))) return false;
   if (Array.isArray(oneOf) && !oneOf.some((one) => inside(value, one))) return false;
   if (Array.isArray(allOf) && !allOf.every((one) => inside(value, one))) return false;
+  if (!isWithin(value, schema)) return false;
   if (Array.isArray(value)) return value.every((item) => inside(item, schema['items']));
   return !isObject(value) || fitsObject(value, schema, inside);
+}
+
+/** Figures of a value, and the keywords that bound them from below and from above. */
+function isWithin(value: unknown, schema: Readonly<Record<string, unknown>>): boolean {
+  const between = (figure: number, least: string, most: string): boolean => {
+    const [low, high] = [schema[least], schema[most]];
+    return !(typeof low === 'number' && figure < low) && !(typeof high === 'number' && figure > high);
+  };
+  if (typeof value === 'number') {
+    const { exclusiveMinimum: above, exclusiveMaximum: below } = schema;
+    if ((typeof above === 'number' && value <= above) || (typeof below === 'number' && value >= below)) return false;
+    return between(value, 'minimum', 'maximum');
+  }
+  // JSON Schema counts code points.
+  if (typeof value === 'string') return between(Array.from(value).length, 'minLength', 'maxLength');
+  return !Array.isArray(value) || between(value.length, 'minItems', 'maxItems');
 }
 
 function fitsObject(
