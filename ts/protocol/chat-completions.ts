@@ -1,11 +1,23 @@
 /** `POST /v1/chat/completions`: what comes in, and what goes out. */
 
 import { invalidValue } from './errors.js';
-import { array, boolean, type Fields, fieldsOf, integer, isObject, type JsonObject, object, string } from './fields.js';
+import {
+  array,
+  boolean,
+  type Fields,
+  fieldsOf,
+  integer,
+  isObject,
+  type JsonObject,
+  object,
+  oneOf,
+  string,
+} from './fields.js';
 import { checkMcpTools, type McpTool, parseMcpTool, requireUnattended } from './mcp.js';
 import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
 import { type Message, parseMessage } from './messages.js';
+import { REASONING_EFFORTS } from './reasoning.js';
 import {
   MAX_INT32,
   MAX_TOP_LOGPROBS,
@@ -63,10 +75,13 @@ export const CHAT_COMPLETION_FIELDS = {
     note: 'functions, strict or not; MCP servers that need no approval; tools that run elsewhere are dropped',
   },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
-  parallel_tool_calls: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
   response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
   chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
-  reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
+  reasoning_effort: {
+    status: 'honoured',
+    note: 'none, minimal, low, medium, high, xhigh, max, as far as the chat template has a switch, a word or a budget for it',
+  },
   add_generation_prompt: { status: 'honoured' },
   continue_final_message: { status: 'honoured', note: 'the last message must be an assistant’s' },
   metadata: { status: 'ignored', note: 'completions are not stored' },
@@ -152,7 +167,7 @@ function parseLogprobs(fields: Fields): number | undefined {
 }
 
 function parseTemplateVariables(fields: Fields): JsonObject {
-  const effort = fields.optional('reasoning_effort', string);
+  const effort = fields.optional('reasoning_effort', oneOf(...REASONING_EFFORTS));
   return {
     ...(effort === undefined ? {} : { reasoning_effort: effort }),
     ...fields.optional('chat_template_kwargs', object),
