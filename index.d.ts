@@ -182,6 +182,7 @@ export interface BindingLoadOptions {
   kvCacheMemory?: number
   threads?: number
   prefixCache?: boolean
+  speculation?: boolean
   noDownload?: boolean
   defaultSeed?: number
 }
@@ -239,6 +240,9 @@ export interface BindingStats {
   /** KV blocks over all cache groups. */
   freeBlocks: number
   totalBlocks: number
+  /** Tokens drafted and verified since the load, and those of them that are in answers. */
+  draftedTokens: number
+  acceptedTokens: number
 }
 
 /** A token with its log-probability. */

@@ -66,7 +66,7 @@ describe('command line', () => {
     expect(code).to.equal(0);
     const flags =
       '--host --port --device --dtype --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --threads ' +
-      '--served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
+      '--speculation --served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
     for (const flag of flags.split(' ')) expect(stdout).to.include(flag);
     expect((await runCli(['--version'])).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
   });

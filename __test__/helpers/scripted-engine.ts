@@ -156,7 +156,8 @@ export class ScriptedEngine implements Engine {
   }
 
   stats(): ModelStats {
-    return { running: this.running, waiting: 0, freeBlocks: 100, totalBlocks: 100 };
+    const blocks = { freeBlocks: 100, totalBlocks: 100 };
+    return { running: this.running, waiting: 0, ...blocks, draftedTokens: 0, acceptedTokens: 0 };
   }
 
   async listCached(): Promise<readonly CachedModel[]> {

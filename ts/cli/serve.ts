@@ -33,6 +33,7 @@ interface ServeFlags {
   readonly maxBatchTokens?: number;
   readonly kvCacheMemory?: number;
   readonly threads?: number;
+  readonly speculation: 'on' | 'off';
   readonly servedModelName?: string;
   readonly defaultSeed?: number;
   readonly modelTimeout: number;
@@ -104,6 +105,7 @@ export function addServeCommand(program: Command, version: string): void {
       byteSize,
     )
     .option('--threads <n>', 'compute threads (default: the cores this process may use)', wholeNumber(1, 1024))
+    .addOption(choice('--speculation <mode>', 'verify drafted tokens; answers stay the same', ['on', 'off'], 'on'))
     .option('--served-model-name <name>', 'name that the model answers to')
     .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
     .option('--model-timeout <seconds>', 'unload a model unused for so long; 0 never does', decimal(0, 1e7), 300)
@@ -190,8 +192,9 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
 
 function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
   const { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } = flags;
-  const noDownload = !flags.download;
-  return { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed, noDownload };
+  const limits = { maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads };
+  const speculation = flags.speculation === 'on';
+  return { device, dtype, ...limits, speculation, defaultSeed, noDownload: !flags.download };
 }
 
 async function readKeys(flags: ServeFlags): Promise<string[]> {
