@@ -7,10 +7,13 @@ mod runner;
 use runner::{Golden, TINY, TestRunner, fixtures, json, last_row, open};
 use tsserve_engine::{OutputRow, RowRole, RowWant};
 use tsserve_models::candle::HiddenPoint;
-use tsserve_models::cpu::{CpuRunner, Level};
+use tsserve_models::cpu::{CpuRunner, Level, unsupported};
 
-/// Quantised GGUF files with tensors of every kind.
-const QUANTISED: [&str; 2] = ["llama_mixed32", "qwen3_kquants"];
+/// A GGUF file with tensors of nine kinds.
+const MIXED: &str = "llama_mixed32";
+
+/// One with kinds that only the candle runner computes.
+const OTHER: &str = "qwen3_kquants";
 
 /// Greatest difference to f32 in units of the expected values' spread: the cache is in f16 (11 bits).
 const F16_CACHE: f64 = 1e-2;
@@ -80,22 +83,25 @@ fn hidden_states() {
 
 #[test]
 fn quantised_files() {
-    for name in QUANTISED {
-        let path = fixtures().join(format!("golden/quant/{name}.gguf"));
-        let checkpoint = open(&path);
-        if let Some(why) = tsserve_models::cpu::unsupported(&checkpoint) {
-            panic!("{name}: {why}");
-        }
-        let golden = Golden::load(&format!("golden/quant/{name}.safetensors"));
-        let (prompt, expected) = (golden.ids("a.input_ids"), golden.rows("a.logits"));
-        for level in Level::available() {
-            let mut model = TestRunner::cpu(&checkpoint, level, 128, 1024);
-            let coarse = model.prompt_logits(&prompt, 512);
-            assert_near(&coarse, &expected, QUANTISED_ROWS, &format!("{name} {level} as a prompt"));
-            model.role = RowRole::Decode;
-            let fine = model.prompt_logits(&prompt, 7);
-            assert_near(&fine, &expected, F16_CACHE, &format!("{name} {level} as an answer"));
-        }
+    let checkpoint = open(&fixtures().join(format!("golden/quant/{MIXED}.gguf")));
+    let golden = Golden::load(&format!("golden/quant/{MIXED}.safetensors"));
+    let (prompt, expected) = (golden.ids("a.input_ids"), golden.rows("a.logits"));
+    for level in Level::available() {
+        let mut model = TestRunner::cpu(&checkpoint, level, 128, 1024);
+        let coarse = model.prompt_logits(&prompt, 512);
+        assert_near(&coarse, &expected, QUANTISED_ROWS, &format!("{MIXED} {level} as a prompt"));
+        model.role = RowRole::Decode;
+        let fine = model.prompt_logits(&prompt, 7);
+        assert_near(&fine, &expected, F16_CACHE, &format!("{MIXED} {level} as an answer"));
+    }
+}
+
+#[test]
+fn what_has_no_kernels_is_left_to_the_candle_runner() {
+    let why = unsupported(&open(&fixtures().join(format!("golden/quant/{OTHER}.gguf"))));
+    assert_eq!(why.as_deref(), Some("K of layer 0 is stored as IQ4_XS"));
+    for name in TINY {
+        assert_eq!(unsupported(&open(&fixtures().join("models").join(name))), None);
     }
 }
 
