@@ -134,6 +134,8 @@ export const RESPONSE_FIELDS = {
 export const MAX_METADATA_PAIRS = 16;
 export const MAX_METADATA_KEY = 64;
 export const MAX_METADATA_VALUE = 512;
+const MAX_IDENTIFIER_CHARS = 64;
+/** Our own: OpenAI’s schema names no limit. */
 const MAX_KEY_CHARS = 256;
 const MAX_INCLUDES = 64;
 
@@ -181,8 +183,8 @@ export function parseCreateResponse(body: unknown, options: ParseOptions): Creat
     reasoningSummary: reasoning?.summary,
     encryptedReasoning: includes.includes('reasoning.encrypted_content'),
     truncation: fields.optional('truncation', oneOf('auto', 'disabled')) ?? 'disabled',
-    safetyIdentifier: fields.optional('safety_identifier', shortString),
-    promptCacheKey: fields.optional('prompt_cache_key', shortString),
+    safetyIdentifier: fields.optional('safety_identifier', shortString(MAX_IDENTIFIER_CHARS)),
+    promptCacheKey: fields.optional('prompt_cache_key', shortString(MAX_KEY_CHARS)),
     templateVariables: {
       ...(text?.verbosity === undefined ? {} : { verbosity: text.verbosity }),
       ...effortVariables(reasoning?.effort),
@@ -261,8 +263,10 @@ function numberOrZero(fields: Fields, name: string): number {
   return typeof value === 'number' ? value : 0;
 }
 
-function shortString(value: unknown, path: string): string {
-  const text = string(value, path);
-  if (text.length > MAX_KEY_CHARS) throw invalidValue(path, `must be at most ${MAX_KEY_CHARS} characters`);
-  return text;
+function shortString(max: number): (value: unknown, path: string) => string {
+  return (value, path) => {
+    const text = string(value, path);
+    if (text.length > max) throw invalidValue(path, `must be at most ${max} characters`);
+    return text;
+  };
 }
