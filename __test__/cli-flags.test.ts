@@ -48,6 +48,8 @@ describe('command line', () => {
       ],
       [['serve', '--device', 'tpu'], /^tsserve: .*Allowed choices are auto, cpu, cuda, metal\.\n$/],
       [['serve', '--kv-cache-memory', 'lots'], /^tsserve: .*a size like 512M or 2G\.\n$/],
+      [['serve', '--reasoning', 'yes'], /^tsserve: .*Allowed choices are auto, on, off\.\n$/],
+      [['serve', '--chat-template-kwargs', '[]'], /^tsserve: .*It must be a JSON object like .*\n$/],
       [['serve', 'a', 'b'], /^tsserve: too many arguments .*\n$/],
       [['serve', '--served-model-name', 'x'], /^tsserve: --served-model-name names a MODEL.*\n$/],
       [['sreve'], /^tsserve: unknown command 'sreve' \(Did you mean serve\?\)\n$/],

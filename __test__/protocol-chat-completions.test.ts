@@ -37,10 +37,12 @@ describe('a chat completion request', () => {
         toolChoice: undefined,
         parallelToolCalls: undefined,
         responseFormat: undefined,
+        grammar: undefined,
         n: 1,
         sampling: {},
         maxTokens: undefined,
         stop: [],
+        stopTokenIds: [],
         ignoreEos: false,
         logprobs: undefined,
         stream: false,
@@ -242,6 +244,7 @@ describe('a chat completion request', () => {
       functions: [],
       function_call: 'none',
       stop_token_ids: [],
+      grammar: '',
     };
     expect(parseFields(harmless).warned).to.deep.equal([]);
   });
@@ -251,8 +254,8 @@ describe('a chat completion request', () => {
     audio: { voice: 'alloy', format: 'wav' },
     functions: [{ name: 'f' }],
     function_call: { name: 'f' },
-    guided_json: {},
-    stop_token_ids: [1],
+    grammar: 'root ::= "a"',
+    json_schema: { type: 'object' },
     chat_template: '{{ messages }}',
   };
   for (const [field, value] of Object.entries(refused)) {

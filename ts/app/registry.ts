@@ -1,6 +1,7 @@
 /** Models by id: one that is pinned, or any of the hub's on demand. */
 
 import { createLocalModel } from '../chat/local-model.js';
+import { unreadVariables } from '../chat/template-defaults.js';
 import { createTemplateRenderer, type TemplateRenderer } from '../chat/template.js';
 import {
   EngineError,
@@ -36,6 +37,8 @@ export interface RegistryOptions {
   readonly maxLoadedModels?: number;
   /** Bytes that models loaded on demand may take together. Default: most of the memory. */
   readonly memoryBudget?: number;
+  /** For every model's chat template, where a request does not say. */
+  readonly templateVariables?: Readonly<Record<string, unknown>>;
   /** What could be loaded on demand. Default: what the engine finds in the Hugging Face cache. */
   readonly listCached?: () => Promise<readonly CachedModel[]>;
   /** Default: an own one, closed with the registry. */
@@ -211,6 +214,8 @@ class Registry implements ModelRegistry {
         entry.loaded = loaded;
         logger?.info(`loaded ${loaded.id} in ${loaded.loadSeconds.toFixed(1)} s`);
         for (const warning of loaded.warnings) logger?.warn(warning);
+        const unread = unreadVariables(loaded, this.#options.templateVariables ?? {});
+        if (unread.length > 0) logger?.warn(`the chat template of ${loaded.id} does not read ${unread.join(', ')}`);
         this.#rest(entry);
       },
       (error: unknown) => {
@@ -305,9 +310,23 @@ class Registry implements ModelRegistry {
 
   #serve(entry: Entry, asked: string | undefined, info: LoadedModel): ServedModel {
     const { engine, pinned, servedModelName } = this.#options;
-    const chat = createLocalModel({ engine, info, templates: this.#templates });
+    const { templateVariables } = this.#options;
+    const { defaultSeed } = entry.options;
+    const chat = createLocalModel({
+      engine,
+      info,
+      templates: this.#templates,
+      ...(templateVariables === undefined ? {} : { templateVariables }),
+    });
     const id = asked ?? displayName(entry.options.model, pinned && servedModelName, info.id);
-    return { id, info, chat, engine, applyChatTemplate: async (request) => chat.applyChatTemplate(request) };
+    return {
+      id,
+      info,
+      chat,
+      engine,
+      ...(defaultSeed === undefined ? {} : { defaultSeed }),
+      applyChatTemplate: async (request) => chat.applyChatTemplate(request),
+    };
   }
 
   #lease(entry: Entry, model: ServedModel): ModelLease {

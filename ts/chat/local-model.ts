@@ -6,7 +6,7 @@ import { formatTokens } from './formats/vocabulary.js';
 import { type CompiledFormat, compileFormat, OutputParser, parseGeneration, reasoningState } from './output-parser.js';
 import { chooseTemplate, toTemplateInput } from './template-input.js';
 import type { TemplateRenderer } from './template.js';
-import { type Constraint, responseGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
+import { answerGrammar, type Constraint, formatGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
 import { offerTools, type ToolOffer } from './tool-offer.js';
 import type { ChatModel, ChatRequest } from './types.js';
 
@@ -14,6 +14,8 @@ export interface LocalModelOptions {
   readonly engine: Engine;
   readonly info: LoadedModel;
   readonly templates: TemplateRenderer;
+  /** For the template, where a request does not say. */
+  readonly templateVariables?: ChatRequest['templateVariables'];
 }
 
 export interface LocalModel extends ChatModel {
@@ -21,7 +23,7 @@ export interface LocalModel extends ChatModel {
   applyChatTemplate(request: ChatRequest, signal?: AbortSignal): Promise<string>;
 }
 
-export function createLocalModel({ engine, info, templates }: LocalModelOptions): LocalModel {
+export function createLocalModel({ engine, info, templates, templateVariables }: LocalModelOptions): LocalModel {
   /** By template: the format, for this vocabulary. */
   const formats = new Map<string, CompiledFormat>();
   const formatOf = async (template: string): Promise<CompiledFormat> => {
@@ -33,7 +35,14 @@ export function createLocalModel({ engine, info, templates }: LocalModelOptions)
     return compiled;
   };
   const render = (request: ChatRequest, offer: ToolOffer, signal?: AbortSignal): Promise<string> =>
-    templates.render(toTemplateInput(info, { ...request, tools: offer.tools }), signal);
+    templates.render(
+      toTemplateInput(info, {
+        ...request,
+        tools: offer.tools,
+        templateVariables: { ...templateVariables, ...request.templateVariables },
+      }),
+      signal,
+    );
 
   return {
     applyChatTemplate: async (request, signal) => render(request, offerTools(request), signal),
@@ -53,14 +62,15 @@ export function createLocalModel({ engine, info, templates }: LocalModelOptions)
 
 function constraintOf(
   format: CompiledFormat,
-  { responseFormat, parallelToolCalls: parallel = true, continueFinalMessage: continues = false }: ChatRequest,
+  request: ChatRequest,
   { tools, forced }: ToolOffer,
   prompt: string,
 ): Constraint | undefined {
+  const { responseFormat, parallelToolCalls: parallel = true, continueFinalMessage: continues = false } = request;
   const reasoning = reasoningState(format, prompt, continues);
   if (forced !== undefined) return { grammar: toolGrammar(format, tools, forced, parallel, reasoning) };
-  const grammar = responseFormat && responseGrammar(format, responseFormat, tools, parallel, reasoning);
-  if (grammar !== undefined) return { grammar };
+  const wanted = request.grammar ?? (responseFormat && formatGrammar(responseFormat));
+  if (wanted !== undefined) return { grammar: answerGrammar(format, wanted, tools, parallel, reasoning) };
   return tools.length === 0 ? undefined : triggeredToolGrammar(format, tools, parallel);
 }
 
@@ -70,7 +80,7 @@ function toGenerateRequest(
   prompt: string,
   constraint: Constraint | undefined,
 ): GenerateRequest {
-  const { sampling, maxTokens, stop, ignoreEos, logprobs, cacheSalt } = request;
+  const { sampling, maxTokens, stop, stopTokenIds, ignoreEos, logprobs, cacheSalt } = request;
   return {
     model: info.handle,
     // The template has written the special tokens itself.
@@ -78,6 +88,7 @@ function toGenerateRequest(
     ...(sampling === undefined ? {} : { sampling }),
     ...(maxTokens === undefined ? {} : { maxTokens }),
     ...(stop === undefined ? {} : { stop }),
+    ...(stopTokenIds === undefined ? {} : { stopTokenIds }),
     ...(ignoreEos === undefined ? {} : { ignoreEos }),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(cacheSalt === undefined ? {} : { cacheSalt }),

@@ -8,6 +8,7 @@ import { Option, type Command } from 'commander';
 
 import { createRegistry } from '../app/registry.js';
 import type { ModelRegistry } from '../app/types.js';
+import { unreadVariables } from '../chat/template-defaults.js';
 import { createNativeEngine } from '../engine/native.js';
 import type { Device, Dtype, Engine, LoadOptions } from '../engine/types.js';
 import { createApp } from '../http/app.js';
@@ -15,13 +16,14 @@ import { Drain } from '../http/drain.js';
 import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { closeServer, createHttpServer, listen } from '../http/server.js';
 import type { McpPool } from '../mcp/client-pool.js';
+import { reasoningSwitch } from '../protocol/reasoning.js';
 import { CliFailure, systemCode } from './failure.js';
 import { plural } from './format.js';
 import { openMcpServers } from './mcp-servers.js';
 import { ProgressLine } from './progress.js';
 import { type OpenResponses, openResponses } from './responses-file.js';
 import { curlLine, describeModel, serverUrl } from './serve-report.js';
-import { byteSize, collect, collectList, decimal, wholeNumber } from './values.js';
+import { byteSize, collect, collectList, decimal, jsonObject, wholeNumber } from './values.js';
 
 interface ServeFlags {
   readonly host: string;
@@ -35,6 +37,8 @@ interface ServeFlags {
   readonly threads?: number;
   readonly servedModelName?: string;
   readonly defaultSeed?: number;
+  readonly reasoning: 'auto' | 'on' | 'off';
+  readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
   readonly modelTimeout: number;
   readonly maxLoadedModels?: number;
   readonly memoryBudget?: number;
@@ -106,6 +110,8 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--threads <n>', 'compute threads (default: the cores this process may use)', wholeNumber(1, 1024))
     .option('--served-model-name <name>', 'name that the model answers to')
     .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
+    .addOption(choice('--reasoning <when>', 'whether models think aloud first', ['auto', 'on', 'off'], 'auto'))
+    .option('--chat-template-kwargs <json>', 'variables for chat templates, where a request does not say', jsonObject)
     .option('--model-timeout <seconds>', 'unload a model unused for so long; 0 never does', decimal(0, 1e7), 300)
     .option('--max-loaded-models <n>', 'models loaded at once (default: no limit)', wholeNumber(1, 1024))
     .option(
@@ -143,12 +149,14 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   const defaults = loadDefaults(flags);
   const { servedModelName, modelTimeout, maxLoadedModels, memoryBudget } = flags;
   const pinned = model === undefined ? undefined : { ...defaults, model };
+  const templateVariables = templateDefaults(flags);
   const registry = createRegistry({
     engine,
     pinned,
     defaults,
     servedModelName,
     modelTimeout,
+    templateVariables,
     ...(maxLoadedModels === undefined ? {} : { maxLoadedModels }),
     ...(memoryBudget === undefined ? {} : { memoryBudget }),
     ...(model === undefined && { logger }),
@@ -176,7 +184,7 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   say(`tsserve ${version} listens on ${url}`);
   try {
     if (model === undefined) await sayWhatIsListed(registry);
-    else await loadPinned(registry, url, apiKeys.length > 0, stop);
+    else await loadPinned(registry, url, apiKeys.length > 0, stop, templateVariables);
     await aborted(stop);
   } catch (error) {
     if (!stop.aborted) throw error;
@@ -192,6 +200,11 @@ function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
   const { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } = flags;
   const noDownload = !flags.download;
   return { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed, noDownload };
+}
+
+/** `--reasoning` says it in the words of every family; it goes before what is said in one family's words. */
+function templateDefaults({ reasoning, chatTemplateKwargs }: ServeFlags): Readonly<Record<string, unknown>> {
+  return { ...chatTemplateKwargs, ...(reasoning === 'auto' ? {} : reasoningSwitch(reasoning === 'on')) };
 }
 
 async function readKeys(flags: ServeFlags): Promise<string[]> {
@@ -229,13 +242,21 @@ function listenSentence({ host, port }: ServeFlags, error: unknown): string {
   }
 }
 
-async function loadPinned(registry: ModelRegistry, url: string, needsKey: boolean, signal: AbortSignal): Promise<void> {
+async function loadPinned(
+  registry: ModelRegistry,
+  url: string,
+  needsKey: boolean,
+  signal: AbortSignal,
+  templateVariables: Readonly<Record<string, unknown>>,
+): Promise<void> {
   const line = new ProgressLine(process.stderr);
   // Never released: the model stays as long as the server does.
   const { model } = await registry
     .acquire(undefined, { signal, onProgress: (progress) => line.update(progress) })
     .finally(() => line.end());
   say(describeModel(model.info));
+  const unread = unreadVariables(model.info, templateVariables);
+  if (unread.length > 0) say(`its chat template does not read ${unread.join(', ')}: that has no effect`);
   say(`try:\n  ${curlLine(url, model.id, model.info.chatTemplate !== undefined, needsKey)}`);
 }
 

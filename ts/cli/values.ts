@@ -37,6 +37,17 @@ export function byteSize(text: string): number {
   return bytes;
 }
 
+/** A JSON object. */
+export function jsonObject(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  } catch {
+    // Said below.
+  }
+  throw new InvalidArgumentError('It must be a JSON object like {"enable_thinking": false}.');
+}
+
 /** A flag that may be given several times. */
 export function collect(text: string, before: readonly string[] | undefined): readonly string[] {
   if (text === '') throw new InvalidArgumentError('It must not be empty.');

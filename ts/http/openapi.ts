@@ -34,15 +34,31 @@ function operation(route: Route, keys: boolean): JsonSchema {
   return {
     operationId: operationId(method, path),
     summary,
-    ...(/[*:]id/.test(path)
-      ? { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] }
-      : {}),
+    ...parametersOf(route),
     ...(body === undefined
       ? {}
       : { requestBody: { required: true, content: json(bodySchema(path, body.fields, body.required)) } }),
     responses: { 200: success(route), default: { $ref: '#/components/responses/Error' } },
     ...(keys ? { security: authOf(route) === 'key' ? [{ key: [] }] : [] } : {}),
   };
+}
+
+function parametersOf({ path, query = {} }: Route): JsonSchema {
+  const segments = [...path.matchAll(/[*:](\w+)/g)].map(([, name]) => ({
+    name,
+    in: 'path',
+    required: true,
+    schema: { type: 'string' },
+  }));
+  const further = Object.entries(query).map(([name, { schema, note }]) => ({
+    name,
+    in: 'query',
+    required: false,
+    description: note,
+    schema,
+  }));
+  const parameters = [...segments, ...further];
+  return parameters.length === 0 ? {} : { parameters };
 }
 
 /** What is honoured, and what is accepted without effect and says so; what is refused is left out. */

@@ -3,8 +3,9 @@
 import { invalidValue } from './errors.js';
 import { array, boolean, type Fields, fieldsOf, integer, isObject, type JsonObject, object, string } from './fields.js';
 import { checkMcpTools, type McpTool, parseMcpTool, requireUnattended } from './mcp.js';
-import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { checkFields, equals, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
+import { type GrammarFields, parseGuided } from './grammar.js';
 import { type Message, parseMessage } from './messages.js';
 import {
   MAX_INT32,
@@ -12,19 +13,21 @@ import {
   parseChoices,
   parseModel,
   parseSampling,
-  parseStop,
+  parseStops,
   parseStream,
   type SamplingFields,
   SHARED_FIELDS,
+  type StopFields,
   type StreamFields,
 } from './sampling.js';
+import { effortVariables } from './reasoning.js';
 import { parseResponseFormat, type ResponseFormat } from './response-format.js';
 import { checkToolChoice, parseTool, parseToolChoice, type ToolChoice, type ToolDefinition } from './tools.js';
 import type { McpCallError } from './response-items.js';
 import type { WireTimings, WireUsage } from './usage.js';
 
 /** A request that exists is valid. */
-export interface ChatCompletionRequest extends StreamFields {
+export interface ChatCompletionRequest extends StreamFields, StopFields {
   /** Undefined: the one model that is served. */
   readonly model: string | undefined;
   /** At least one. */
@@ -37,13 +40,13 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly mcpTools: readonly McpTool[];
   readonly parallelToolCalls: boolean | undefined;
   readonly responseFormat: ResponseFormat | undefined;
+  /** What the answer must match, if it is said in vLLM's way: then there is no response format. */
+  readonly grammar: GrammarFields | undefined;
   /** Answers to the conversation, at least 1. */
   readonly n: number;
   readonly sampling: SamplingFields;
   /** At least 1; undefined: the rest of the context. */
   readonly maxTokens: number | undefined;
-  readonly stop: readonly string[];
-  readonly ignoreEos: boolean;
   /** Alternatives per token, 0..20; undefined: no log-probabilities. */
   readonly logprobs: number | undefined;
   readonly templateVariables: JsonObject;
@@ -65,10 +68,10 @@ export const CHAT_COMPLETION_FIELDS = {
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
   parallel_tool_calls: { status: 'honoured' },
   response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
-  chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
-  reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
-  add_generation_prompt: { status: 'honoured' },
-  continue_final_message: { status: 'honoured', note: 'the last message must be an assistant’s' },
+  reasoning_effort: {
+    status: 'honoured',
+    note: 'a variable for the chat template; none also turns off what templates call enable_thinking or thinking',
+  },
   metadata: { status: 'ignored', note: 'completions are not stored' },
   store: { status: 'ignored', note: 'completions are not stored' },
   service_tier: { status: 'ignored', note: 'there is one' },
@@ -84,8 +87,13 @@ export const CHAT_COMPLETION_FIELDS = {
   audio: { status: 'refused', note: 'answers are text' },
   functions: { status: 'refused', note: 'deprecated; use tools', harmless: isEmpty },
   function_call: { status: 'refused', note: 'deprecated; use tool_choice', harmless: equals('none', 'auto') },
-  chat_template: { status: 'refused', note: 'only the model’s own template is run' },
-  documents: { status: 'refused', note: 'put them into a message', harmless: isEmpty },
+  ...extras({
+    chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
+    add_generation_prompt: { status: 'honoured' },
+    continue_final_message: { status: 'honoured', note: 'the last message must be an assistant’s' },
+    chat_template: { status: 'refused', note: 'only the model’s own template is run' },
+    documents: { status: 'refused', note: 'put them into a message', harmless: isEmpty },
+  }),
 } as const satisfies FieldTable;
 
 export function parseChatCompletionRequest(body: unknown, options: ParseOptions): ChatCompletionRequest {
@@ -95,7 +103,6 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
   const limit = integer(1, MAX_INT32);
   const maxTokens = fields.optional('max_tokens', limit);
   const config = parseGenerationConfig(fields, options);
-  const stop = parseStop(fields);
   return {
     ...parseStream(fields),
     ...parseContinuation(fields, messages),
@@ -103,11 +110,11 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
     messages,
     ...parseTools(fields, options),
     responseFormat: fields.optional('response_format', parseResponseFormat),
+    grammar: parseGuided(fields),
     n: parseChoices(fields),
     sampling: { ...config.sampling, ...parseSampling(fields) },
     maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens ?? config.maxTokens,
-    stop: stop.length > 0 ? stop : config.stop,
-    ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
+    ...parseStops(fields, config),
     logprobs: parseLogprobs(fields),
     templateVariables: parseTemplateVariables(fields),
     cacheSalt: fields.optional('cache_salt', string),
@@ -152,9 +159,8 @@ function parseLogprobs(fields: Fields): number | undefined {
 }
 
 function parseTemplateVariables(fields: Fields): JsonObject {
-  const effort = fields.optional('reasoning_effort', string);
   return {
-    ...(effort === undefined ? {} : { reasoning_effort: effort }),
+    ...effortVariables(fields.optional('reasoning_effort', string)),
     ...fields.optional('chat_template_kwargs', object),
   };
 }

@@ -1,5 +1,6 @@
 /** What the server says, held against everything that says what it should be. */
 
+import type { ValidateFunction } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 
 import { describeApi } from '../../../ts/http/openapi.js';
@@ -68,7 +69,8 @@ function problemBySchemas(said: Said, by: Schemas): string | undefined {
   const template = templateFor(Object.keys(openai.spec.paths), own);
   const stream = isEvent && template !== undefined ? STREAMS[template] : undefined;
   const schema = stream === undefined ? openai.answerOf(method, own, type) : { $ref: `#/components/schemas/${stream}` };
-  if (schema === undefined) return problemByOurs(method, path, value, isEvent);
+  const byOurs = problemByOurs(method, path, value, isEvent);
+  if (schema === undefined || byOurs !== undefined) return byOurs;
   return openai.problemBy(schema, value) ?? problemByOpenResponses(openResponses, schema, value);
 }
 
@@ -93,19 +95,25 @@ function isErrorFrame({ as, value }: Said): boolean {
   return as === 'frame' && (value as { readonly type?: unknown }).type === 'error';
 }
 
-const ours = new Ajv2020({ strict: false });
+/** Our own description of the API, which has to fit as well. */
+const ours = describeApi(ROUTES, { keys: false }) as Schema;
+const ajv = new Ajv2020({ strict: false }).addSchema({ $id: 'ours', ...ours });
+const compiled = new Map<string, ValidateFunction>();
 
-/** Endpoints that are not OpenAI's, by our own description. */
 function problemByOurs(method: string, path: string, value: unknown, isEvent: boolean): string | undefined {
-  const document = describeApi(ROUTES, { keys: false }) as Schema;
-  if (ours.getSchema('ours') === undefined) ours.addSchema({ $id: 'ours', ...document });
-  const template = templateFor(Object.keys(document['paths'] as Schema), path);
-  const operation = template === undefined ? undefined : document['paths'][template][method.toLowerCase()];
-  if (operation === undefined) return 'nobody says what this endpoint answers';
-  const content = operation.responses[200].content[isEvent ? 'text/event-stream' : 'application/json'];
-  if (content === undefined) return 'our own description has no such answer';
-  const validate = ours.compile(
-    JSON.parse(JSON.stringify(content.schema).replaceAll('"#/components', '"ours#/components')) as Schema,
-  );
-  return validate(value) ? undefined : ours.errorsText(validate.errors);
+  const paths = ours['paths'] as Schema;
+  const template = templateFor(Object.keys(paths), path.replace(/(?<=.)\/$/, ''));
+  const operation = template === undefined ? undefined : paths[template][method.toLowerCase()];
+  if (template === undefined || operation === undefined) return 'nobody says what this endpoint answers';
+  const type = isEvent ? 'text/event-stream' : 'application/json';
+  const content = operation.responses[200].content[type];
+  if (content === undefined) return `our own description has no ${type} here`;
+  const key = `${method} ${template} ${type}`;
+  let validate = compiled.get(key);
+  if (validate === undefined) {
+    const text = JSON.stringify(content.schema).replaceAll('"#/components', '"ours#/components');
+    validate = ajv.compile(JSON.parse(text) as Schema);
+    compiled.set(key, validate);
+  }
+  return validate(value) ? undefined : `by our own description ${ajv.errorsText(validate.errors)}`;
 }

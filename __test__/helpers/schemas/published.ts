@@ -97,7 +97,7 @@ export function templateFor(templates: readonly string[], path: string): string 
   if (templates.includes(path)) return path;
   return templates.find((template) => {
     // Ids of models hold slashes.
-    const pattern = template.replace(/\{model\}/g, '.+').replace(/\{\w+\}/g, '[^/]+');
+    const pattern = template.replace(/\{model\}|(?<=\/models\/)\{id\}/g, '.+').replace(/\{\w+\}/g, '[^/]+');
     return new RegExp(`^${pattern}$`).test(path);
   });
 }

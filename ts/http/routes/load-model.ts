@@ -48,6 +48,7 @@ export const reset: Route = {
   method: 'POST',
   path: '/reset',
   summary: 'unload the models that nobody uses',
+  answer: { json: 'Reset' },
   async handle(context: RequestContext) {
     const result: ResetResult = { status: 'ok', unloaded: await context.services.registry.unloadIdle() };
     sendJson(context, 200, result);
