@@ -4,7 +4,7 @@ import { unreadVariables } from '../ts/chat/template-defaults.js';
 import { createTemplateRenderer, type TemplateRenderer } from '../ts/chat/template.js';
 import type { ChatEvent, ChatMessage, ChatRequest } from '../ts/chat/types.js';
 import { EngineError, type GenerationEvent, type LoadedModel, type TokenInfo } from '../ts/engine/types.js';
-import { reasoningSwitch } from '../ts/protocol/reasoning.js';
+import { reasoningSwitch } from '../ts/protocol/reasoning-switch.js';
 import { rejection } from './helpers/rejection.js';
 import { say, ScriptedEngine, scriptedModel } from './helpers/scripted-engine.js';
 

@@ -4,9 +4,8 @@ import { expect } from 'chai';
 
 import { FORMATS, plain } from '../ts/chat/formats/index.js';
 import { type CompiledFormat, compileFormat } from '../ts/chat/output-parser.js';
-import { answerGrammar, formatGrammar, toolGrammar, triggeredToolGrammar } from '../ts/chat/tool-grammar.js';
-import type { ResponseFormat, ToolDefinition } from '../ts/chat/types.js';
-import type { Grammar } from '../ts/engine/types.js';
+import { responseGrammar, toolGrammar, triggeredToolGrammar } from '../ts/chat/tool-grammar.js';
+import type { ToolDefinition } from '../ts/chat/types.js';
 
 const ADD: ToolDefinition = {
   name: 'add',
@@ -20,22 +19,10 @@ function compiled(name: string, special: boolean): CompiledFormat {
   return compileFormat(format, new Map(format.tokens.map((token, index) => [token, { id: 500 + index, special }])));
 }
 
-function formatted(
-  format: CompiledFormat,
-  wanted: ResponseFormat,
-  ...[tools, parallel, reasoning]: Tail<Parameters<typeof answerGrammar>>
-): Grammar | undefined {
-  const grammar = formatGrammar(wanted);
-  return grammar && answerGrammar(format, grammar, tools, parallel, reasoning);
-}
-
-type Tail<T extends readonly unknown[]> = T extends readonly [unknown, unknown, ...infer Rest] ? Rest : never;
-
-function source(grammar: Grammar | undefined): string {
+function source(grammar: ReturnType<typeof responseGrammar>): string {
   return grammar?.type === 'lark' ? grammar.grammar : JSON.stringify(grammar);
 }
 
-const LAYOUT = '"x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": "}';
 const guidance = (lenient: boolean): string =>
   `"x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": ","coerce_one_of":true,"lenient":${lenient}}`;
 const ADD_JSON = `%json {"type":"object","properties":{"a":{"type":"number"},"note":{"type":"string"}},"required":["a"],${guidance(true)}}`;
@@ -112,39 +99,21 @@ describe('chat: tool grammar', () => {
   it('knows the response formats', () => {
     const schema = { type: 'object', properties: { a: { type: 'integer' } } };
     const strict = { type: 'json_schema', name: 'n', schema, strict: true } as const;
-    expect(formatted(compiled('plain', true), { type: 'text' })).to.equal(undefined);
-    expect(formatted(compiled('plain', true), { type: 'json_object' })).to.deep.equal({ type: 'json_object' });
-    expect(formatted(compiled('plain', true), strict)).to.deep.equal({ type: 'json_schema', schema });
-    expect(formatted(compiled('plain', true), { ...strict, strict: false })).to.deep.equal({
+    expect(responseGrammar(compiled('plain', true), { type: 'text' })).to.equal(undefined);
+    expect(responseGrammar(compiled('plain', true), { type: 'json_object' })).to.deep.equal({ type: 'json_object' });
+    expect(responseGrammar(compiled('plain', true), strict)).to.deep.equal({ type: 'json_schema', schema });
+    expect(responseGrammar(compiled('plain', true), { ...strict, strict: false })).to.deep.equal({
       type: 'json_schema',
       schema: { ...schema, 'x-guidance': { lenient: true } },
     });
-    const thinking = source(formatted(compiled('hermes', false), strict, [], true, 'open'));
+    const thinking = source(responseGrammar(compiled('hermes', false), strict, [], true, 'open'));
     expect(thinking.split('\n')[0]).to.equal('start: r0 /\\n{0,2}/ r1');
-    const harmony = source(formatted(compiled('harmony', true), strict));
+    const harmony = source(responseGrammar(compiled('harmony', true), strict));
     expect(harmony).to.match(/^start: \(<\[501\]> "analysis" .*\)\? <\[501\]> "final" <\[503\]> r\d+$/m);
   });
 
   it('offers the calls as well as the answer where tools may be called', () => {
-    const grammar = source(formatted(compiled('hermes', false), { type: 'json_object' }, [NOW], false, 'closed'));
+    const grammar = source(responseGrammar(compiled('hermes', false), { type: 'json_object' }, [NOW], false, 'closed'));
     expect(grammar.split('\n')[0]).to.equal('start: (r0 | "<tool_call>" "\\n" r3 "\\n" "</tool_call>")');
-  });
-
-  it('takes any grammar, alone as it is, else within what may come around it', () => {
-    const wanted: readonly (readonly [Grammar, string])[] = [
-      [{ type: 'regex', pattern: 'a/b\\/[0-9]\n' }, '/a\\/b\\/[0-9]\\n/'],
-      [{ type: 'choice', choices: ['yes', 'n"o'] }, '("yes" | "n\\"o")'],
-      [{ type: 'lark', grammar: 'start: x\nx: "a"' }, '%lark {\nstart: x\nx: "a"\n}'],
-      [{ type: 'json_schema', schema: true }, `%json {${LAYOUT}}`],
-      [{ type: 'json_object' }, `%json {"type":"object",${LAYOUT}}`],
-    ];
-    for (const [grammar, inside] of wanted) {
-      expect(answerGrammar(compiled('plain', true), grammar)).to.equal(grammar);
-      expect(answerGrammar(compiled('hermes', false), grammar, [], true, 'closed')).to.equal(grammar);
-      const thinking = source(answerGrammar(compiled('hermes', false), grammar, [], true, 'open'));
-      expect(thinking)
-        .to.match(/^start: r0 \/\\n\{0,2\}\/ r1\n/)
-        .and.contain(`\nr1: ${inside}`);
-    }
   });
 });

@@ -147,7 +147,6 @@ describe('POST /v1/responses', () => {
       verbosity: 'low',
       reasoning_effort: 'none',
       enable_thinking: false,
-      thinking: false,
     });
     expect(app.log.filter((line) => line.startsWith('warn'))).to.have.length(1);
   });

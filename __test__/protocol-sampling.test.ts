@@ -194,19 +194,6 @@ describe('the grammar of a chat request', () => {
   });
 });
 
-describe('reasoning_effort', () => {
-  it('is a variable for the template; none turns its switch off, chat_template_kwargs has the last word', () => {
-    const variables = (fields: object) => parse(fields).request.templateVariables;
-    expect(variables({ reasoning_effort: 'low' })).to.deep.equal({ reasoning_effort: 'low' });
-    const off = { reasoning_effort: 'none', enable_thinking: false, thinking: false };
-    expect(variables({ reasoning_effort: 'none' })).to.deep.equal(off);
-    const own = { reasoning_effort: 'none', chat_template_kwargs: { enable_thinking: true } };
-    expect(variables(own)).to.deep.equal({ ...off, enable_thinking: true });
-    const response = parseCreateResponse({ input: 'x', reasoning: { effort: 'none' } }, LENIENT);
-    expect(response.templateVariables).to.deep.equal(off);
-  });
-});
-
 describe('the grammar of a completion request', () => {
   const schema = { type: 'object' };
   const cases: readonly [fields: object, grammar: unknown][] = [

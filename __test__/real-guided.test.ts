@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { FORMATS } from '../ts/chat/formats/index.js';
 import { formatTokens } from '../ts/chat/formats/vocabulary.js';
 import { compileFormat } from '../ts/chat/output-parser.js';
-import { answerGrammar } from '../ts/chat/tool-grammar.js';
+import { guidedGrammar } from '../ts/chat/tool-grammar.js';
 import type { Grammar } from '../ts/engine/types.js';
 import { type RealServer, startRealServer } from './helpers/real-server.js';
 
@@ -70,7 +70,7 @@ describe('structured output and stop tokens of real weights', function () {
       const { engine, info } = lease.model;
       const hermes = FORMATS.find(({ name }) => name === 'hermes')!;
       const format = compileFormat(hermes, await formatTokens(engine, info.handle, hermes));
-      const whole = answerGrammar(format, grammar);
+      const whole = guidedGrammar(format, grammar);
       expect(whole).to.have.property('type', 'lark');
       const request = {
         model: info.handle,

@@ -6,7 +6,7 @@ import { formatTokens } from './formats/vocabulary.js';
 import { type CompiledFormat, compileFormat, OutputParser, parseGeneration, reasoningState } from './output-parser.js';
 import { chooseTemplate, toTemplateInput } from './template-input.js';
 import type { TemplateRenderer } from './template.js';
-import { answerGrammar, type Constraint, formatGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
+import { type Constraint, guidedGrammar, responseGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
 import { offerTools, type ToolOffer } from './tool-offer.js';
 import type { ChatModel, ChatRequest } from './types.js';
 
@@ -34,15 +34,11 @@ export function createLocalModel({ engine, info, templates, templateVariables }:
     formats.set(template, compiled);
     return compiled;
   };
-  const render = (request: ChatRequest, offer: ToolOffer, signal?: AbortSignal): Promise<string> =>
-    templates.render(
-      toTemplateInput(info, {
-        ...request,
-        tools: offer.tools,
-        templateVariables: { ...templateVariables, ...request.templateVariables },
-      }),
-      signal,
-    );
+  const render = (request: ChatRequest, offer: ToolOffer, signal?: AbortSignal): Promise<string> => {
+    const input = toTemplateInput(info, { ...request, tools: offer.tools });
+    // Below all that follows from the request.
+    return templates.render({ ...input, variables: { ...templateVariables, ...input.variables } }, signal);
+  };
 
   return {
     applyChatTemplate: async (request, signal) => render(request, offerTools(request), signal),
@@ -62,15 +58,20 @@ export function createLocalModel({ engine, info, templates, templateVariables }:
 
 function constraintOf(
   format: CompiledFormat,
-  request: ChatRequest,
+  {
+    grammar: wanted,
+    responseFormat,
+    parallelToolCalls: parallel = true,
+    continueFinalMessage: continues = false,
+  }: ChatRequest,
   { tools, forced }: ToolOffer,
   prompt: string,
 ): Constraint | undefined {
-  const { responseFormat, parallelToolCalls: parallel = true, continueFinalMessage: continues = false } = request;
   const reasoning = reasoningState(format, prompt, continues);
   if (forced !== undefined) return { grammar: toolGrammar(format, tools, forced, parallel, reasoning) };
-  const wanted = request.grammar ?? (responseFormat && formatGrammar(responseFormat));
-  if (wanted !== undefined) return { grammar: answerGrammar(format, wanted, tools, parallel, reasoning) };
+  if (wanted !== undefined) return { grammar: guidedGrammar(format, wanted, tools, parallel, reasoning) };
+  const grammar = responseFormat && responseGrammar(format, responseFormat, tools, parallel, reasoning);
+  if (grammar !== undefined) return { grammar };
   return tools.length === 0 ? undefined : triggeredToolGrammar(format, tools, parallel);
 }
 

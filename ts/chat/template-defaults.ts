@@ -1,7 +1,7 @@
 /** The operator's own variables for chat templates. */
 
 import type { LoadedModel } from '../engine/types.js';
-import { REASONING_SWITCHES } from '../protocol/reasoning.js';
+import { REASONING_SWITCHES } from '../protocol/reasoning-switch.js';
 
 /** Variables that no template of the model reads. Of the switches for reasoning one that is read will do. */
 export function unreadVariables(

@@ -5,6 +5,7 @@
 
 import type { GenerateRequest, Grammar } from '../engine/types.js';
 import { argumentsRule, callRule } from './grammar/calls.js';
+import { contentExpression } from './grammar/content.js';
 import { anyOf, joined, Rules } from './grammar/rules.js';
 import { type CompiledFormat, isMark, withMarks } from './output/marks.js';
 import type { ReasoningState } from './output-parser.js';
@@ -63,23 +64,46 @@ export function triggeredToolGrammar(
   };
 }
 
-/** What a response format asks of the answer; undefined for `text`. */
-export function formatGrammar(wanted: ResponseFormat): Grammar | undefined {
+/**
+ * Grammar of a whole answer in a response format; tools that may be called are an alternative. Undefined for `text`.
+ * @param tools empty if none may be called
+ */
+export function responseGrammar(
+  format: CompiledFormat,
+  wanted: ResponseFormat,
+  tools: readonly ToolDefinition[] = [],
+  parallel = true,
+  reasoning: ReasoningState = 'possible',
+): Grammar | undefined {
   if (wanted.type === 'text') return undefined;
-  if (wanted.type === 'json_object') return { type: 'json_object' };
   const schema =
-    typeof wanted.schema === 'boolean'
-      ? {}
-      : { ...wanted.schema, ...(wanted.strict ? {} : { 'x-guidance': { lenient: true } }) };
-  return { type: 'json_schema', schema };
+    wanted.type === 'json_object'
+      ? { type: 'object' }
+      : typeof wanted.schema === 'boolean'
+        ? {}
+        : { ...wanted.schema, ...(wanted.strict ? {} : { 'x-guidance': { lenient: true } }) };
+  const thinks = format.channels || (format.reasoning !== undefined && reasoning !== 'closed');
+  if (!thinks && tools.length === 0) {
+    return wanted.type === 'json_object' ? { type: 'json_object' } : { type: 'json_schema', schema };
+  }
+  const rules = new Rules(format);
+  const before = reasoningExpression(rules, format, reasoning);
+  const json = rules.json(schema);
+  if (format.channels) {
+    const final = joined(rules.text(withMarks('<|channel|>final<|message|>', format.marks)), json);
+    const answers = tools.length === 0 ? [final] : [final, channelCall(rules, format, tools)];
+    return lark(rules.grammar(joined(before, anyOf(answers))));
+  }
+  const answers = tools.length === 0 ? [json] : [json, callsExpression(rules, format, tools, parallel)];
+  return lark(rules.grammar(joined(before, anyOf(answers))));
 }
 
 /**
- * Grammar of a whole answer, reasoning included, whose content matches `wanted`; tools that may be called are an
- * alternative.
+ * Grammar of a whole answer, reasoning included, whose content matches a grammar of the request; tools that may be called
+ * are an alternative.
  * @param tools empty if none may be called
  */
-export function answerGrammar(
+export function guidedGrammar(
   format: CompiledFormat,
   wanted: Grammar,
   tools: readonly ToolDefinition[] = [],
@@ -94,31 +118,10 @@ export function answerGrammar(
   if (format.channels) {
     const final = joined(rules.text(withMarks('<|channel|>final<|message|>', format.marks)), content);
     const answers = tools.length === 0 ? [final] : [final, channelCall(rules, format, tools)];
-    return lark(rules.grammar(joined(before, anyOf(answers))));
+    return { type: 'lark', grammar: rules.grammar(joined(before, anyOf(answers))) };
   }
   const answers = tools.length === 0 ? [content] : [content, callsExpression(rules, format, tools, parallel)];
-  return lark(rules.grammar(joined(before, anyOf(answers))));
-}
-
-function contentExpression(rules: Rules, wanted: Grammar): string {
-  switch (wanted.type) {
-    case 'json_object':
-      return rules.json(onOneLine({ type: 'object' }));
-    case 'json_schema':
-      return rules.json(wanted.schema === false ? false : onOneLine(wanted.schema === true ? {} : wanted.schema));
-    case 'regex':
-      return rules.regex(wanted.pattern);
-    case 'choice':
-      return rules.rule(anyOf(wanted.choices.map((choice) => JSON.stringify(choice))));
-    case 'lark':
-      return rules.nested(wanted.grammar);
-  }
-}
-
-/** As the engine lays it out where the schema is the whole grammar: models can go on with whitespace for ever. */
-function onOneLine(schema: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
-  const layout = { whitespace_flexible: false, item_separator: ', ', key_separator: ': ' };
-  return { ...schema, 'x-guidance': { ...layout, ...(schema['x-guidance'] as object | undefined) } };
+  return { type: 'lark', grammar: rules.grammar(joined(before, anyOf(answers))) };
 }
 
 function lark(grammar: string): Grammar {

@@ -16,7 +16,7 @@ import { Drain } from '../http/drain.js';
 import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { closeServer, createHttpServer, listen } from '../http/server.js';
 import type { McpPool } from '../mcp/client-pool.js';
-import { reasoningSwitch } from '../protocol/reasoning.js';
+import { reasoningSwitch } from '../protocol/reasoning-switch.js';
 import { CliFailure, systemCode } from './failure.js';
 import { plural } from './format.js';
 import { openMcpServers } from './mcp-servers.js';

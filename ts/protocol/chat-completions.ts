@@ -20,7 +20,6 @@ import {
   type StopFields,
   type StreamFields,
 } from './sampling.js';
-import { effortVariables } from './reasoning.js';
 import { parseResponseFormat, type ResponseFormat } from './response-format.js';
 import { checkToolChoice, parseTool, parseToolChoice, type ToolChoice, type ToolDefinition } from './tools.js';
 import type { McpCallError } from './response-items.js';
@@ -68,10 +67,7 @@ export const CHAT_COMPLETION_FIELDS = {
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
   parallel_tool_calls: { status: 'honoured' },
   response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
-  reasoning_effort: {
-    status: 'honoured',
-    note: 'a variable for the chat template; none also turns off what templates call enable_thinking or thinking',
-  },
+  reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
   metadata: { status: 'ignored', note: 'completions are not stored' },
   store: { status: 'ignored', note: 'completions are not stored' },
   service_tier: { status: 'ignored', note: 'there is one' },
@@ -159,8 +155,9 @@ function parseLogprobs(fields: Fields): number | undefined {
 }
 
 function parseTemplateVariables(fields: Fields): JsonObject {
+  const effort = fields.optional('reasoning_effort', string);
   return {
-    ...effortVariables(fields.optional('reasoning_effort', string)),
+    ...(effort === undefined ? {} : { reasoning_effort: effort }),
     ...fields.optional('chat_template_kwargs', object),
   };
 }

@@ -17,7 +17,6 @@ import { checkFields, extras, type FieldTable, isEmpty, type ParseOptions } from
 import { parseGenerationConfig } from './generation-config.js';
 import { parseInput } from './response-input.js';
 import type { InputItem } from './response-items.js';
-import { effortVariables } from './reasoning.js';
 import {
   parseResponseToolChoice,
   parseResponseTools,
@@ -278,6 +277,12 @@ function parseReasoning(value: unknown, path: string): { effort?: string; summar
     effort: fields.optional('effort', oneOf('none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max')),
     summary: fields.optional('summary', oneOf('auto', 'concise', 'detailed')),
   };
+}
+
+/** `none` is also what templates with a switch understand. */
+function effortVariables(effort: string | undefined): JsonObject {
+  if (effort === undefined) return {};
+  return effort === 'none' ? { reasoning_effort: effort, enable_thinking: false } : { reasoning_effort: effort };
 }
 
 /** Its range is held where it is honoured; until then only harmless values come this far. */

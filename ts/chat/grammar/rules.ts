@@ -48,17 +48,6 @@ export class Rules {
     return this.rule(`%json ${JSON.stringify(schema)}`);
   }
 
-  regex(pattern: string): string {
-    // A slash ends it, a line ends the rule.
-    const inline = pattern.replace(/\\.|\/|\n/gs, (part) => ({ '/': '\\/', '\n': '\\n' })[part] ?? part);
-    return this.rule(`/${inline}/`);
-  }
-
-  /** Another grammar, with its own rules and its own `start`. */
-  nested(grammar: string): string {
-    return this.rule(`%lark {\n${grammar}\n}`);
-  }
-
   /** The whole, beginning with this expression. */
   grammar(start: string): string {
     return [`start: ${start}`, ...this.lines].join('\n');

@@ -8,9 +8,3 @@ export const REASONING_SWITCHES = ['enable_thinking', 'thinking'] as const;
 export function reasoningSwitch(on: boolean): JsonObject {
   return Object.fromEntries(REASONING_SWITCHES.map((name) => [name, on]));
 }
-
-/** @param effort as OpenAI has it; `none` also turns the switch off, others leave it where it is */
-export function effortVariables(effort: string | undefined): JsonObject {
-  if (effort === undefined) return {};
-  return { reasoning_effort: effort, ...(effort === 'none' ? reasoningSwitch(false) : {}) };
-}
