@@ -1,12 +1,13 @@
 /** `POST /v1/responses`: what comes in. */
 
-import { invalidValue, missingParameter } from './errors.js';
+import { ApiError, invalidValue, missingParameter } from './errors.js';
 import {
   array,
   boolean,
   type Fields,
   fieldsOf,
   integer,
+  isObject,
   type JsonObject,
   nonEmptyString,
   object,
@@ -43,6 +44,8 @@ export interface CreateResponse extends StopFields {
   readonly input: readonly InputItem[];
   readonly instructions: string | undefined;
   readonly previousResponseId: string | undefined;
+  /** Id of the conversation that the response belongs to. */
+  readonly conversation: string | undefined;
   readonly store: boolean;
   readonly background: boolean;
   readonly stream: boolean;
@@ -79,7 +82,10 @@ export const RESPONSE_FIELDS = {
     note: 'a system message before all others; not carried over to the next response',
   },
   previous_response_id: { status: 'honoured', note: 'its input and output come before the new input' },
-  conversation: { status: 'refused', note: 'not available; use previous_response_id' },
+  conversation: {
+    status: 'honoured',
+    note: 'its id, or an object with it; its items come before the input, and input and output are added to it',
+  },
   store: { status: 'honoured', note: 'default true' },
   background: { status: 'honoured', note: 'needs store' },
   stream: { status: 'honoured', note: 'default false' },
@@ -171,8 +177,10 @@ export function parseCreateResponse(
   const fields = fieldsOf(body, '');
   checkFields(fields, table, options);
   const previousResponseId = fields.optional('previous_response_id', nonEmptyString);
+  const conversation = fields.optional('conversation', parseConversation);
+  if (conversation !== undefined && previousResponseId !== undefined) throw bothGiven();
   const input = fields.optional('input', (value, path) => parseInput(value, path, options.warn)) ?? [];
-  if (input.length === 0 && previousResponseId === undefined) {
+  if (input.length === 0 && previousResponseId === undefined && conversation === undefined) {
     if (fields.raw('input') === undefined) throw missingParameter('input', 'a string or an array of items');
     throw invalidValue('input', 'must not be empty');
   }
@@ -186,6 +194,7 @@ export function parseCreateResponse(
   const reasoning = fields.optional('reasoning', parseReasoning);
   return {
     previousResponseId,
+    conversation,
     model: parseModel(fields),
     input,
     instructions: fields.optional('instructions', string),
@@ -237,6 +246,20 @@ export function parseMetadata(value: unknown, path: string): Readonly<Record<str
       return [key, text];
     }),
   );
+}
+
+function parseConversation(value: unknown, path: string): string {
+  return isObject(value) ? fieldsOf(value, path).required('id', nonEmptyString) : nonEmptyString(value, path);
+}
+
+function bothGiven(): ApiError {
+  return new ApiError({
+    status: 400,
+    type: 'invalid_request_error',
+    code: 'mutually_exclusive_parameters',
+    param: 'conversation',
+    message: "'conversation' and 'previous_response_id' exclude each other: send one of them",
+  });
 }
 
 function parseChoice(fields: Fields, tools: readonly ResponseTool[]): ResponseToolChoice {
