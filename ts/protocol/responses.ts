@@ -16,6 +16,7 @@ import {
 } from './fields.js';
 import { checkFields, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
+import { REASONING_EFFORTS } from './reasoning.js';
 import { parseInput } from './response-input.js';
 import type { InputItem } from './response-items.js';
 import {
@@ -101,14 +102,14 @@ export const RESPONSE_FIELDS = {
   max_tool_calls: { status: 'honoured', note: 'calls of MCP tools over the whole response' },
   tools: { status: 'honoured', note: 'functions and MCP servers; tools that run elsewhere are dropped' },
   tool_choice: { status: 'honoured' },
-  parallel_tool_calls: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
   text: {
     status: 'honoured',
     note: 'format: text, json_object, json_schema; verbosity is a variable for the chat template',
   },
   reasoning: {
     status: 'honoured',
-    note: 'effort is a variable for the chat template; summary has no effect: reasoning is sent whole',
+    note: 'effort as far as the chat template has a switch, a word or a budget for it; summary has no effect: reasoning is sent whole',
   },
   truncation: { status: 'honoured', note: 'auto leaves out the oldest turns that do not fit' },
   safety_identifier: { status: 'honoured', note: 'echoed' },
@@ -224,7 +225,7 @@ export function parseCreateResponse(
     promptCacheKey: fields.optional('prompt_cache_key', shortString(MAX_KEY_CHARS)),
     templateVariables: {
       ...(text?.verbosity === undefined ? {} : { verbosity: text.verbosity }),
-      ...effortVariables(reasoning?.effort),
+      ...(reasoning?.effort === undefined ? {} : { reasoning_effort: reasoning.effort }),
       ...fields.optional('chat_template_kwargs', object),
     },
     cacheSalt: fields.optional('cache_salt', string),
@@ -297,15 +298,9 @@ function parseText(
 function parseReasoning(value: unknown, path: string): { effort?: string; summary?: string } {
   const fields = fieldsOf(value, path);
   return {
-    effort: fields.optional('effort', oneOf('none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max')),
+    effort: fields.optional('effort', oneOf(...REASONING_EFFORTS)),
     summary: fields.optional('summary', oneOf('auto', 'concise', 'detailed')),
   };
-}
-
-/** `none` is also what templates with a switch understand. */
-function effortVariables(effort: string | undefined): JsonObject {
-  if (effort === undefined) return {};
-  return effort === 'none' ? { reasoning_effort: effort, enable_thinking: false } : { reasoning_effort: effort };
 }
 
 /** Its range is held where it is honoured; until then only harmless values come this far. */

@@ -102,6 +102,10 @@ async function* turnOf(
       yield [event, 0];
       continue;
     }
+    if (event.reasoningTokens !== undefined) {
+      yield [event, event.reasoningTokens];
+      continue;
+    }
     const more = uncounted === '' ? 0 : await countTokens(uncounted);
     yield [event, Math.min(counted + more, event.usage.completionTokens)];
   }
