@@ -360,6 +360,65 @@ describe('app: registry', () => {
       expect(engine.loads).to.have.length(1);
     });
 
+    it('loads the only file of a repository once, whichever name comes first', async () => {
+      const listCached = () => Promise.resolve([{ id: 'org/a:q4.gguf', path: '/a', bytes: 1, modified: 7 }]);
+      for (const [first, second] of [
+        ['org/a', 'org/a:q4.gguf'],
+        ['org/a:q4.gguf', 'org/a'],
+        ['org/a@main:q4.gguf', 'org/a@main'],
+      ] as const) {
+        open({ listCached }, { model: { id: 'org/a:q4.gguf' } });
+        const leases = await Promise.all([registry.acquire(first), registry.acquire(second)]);
+        expect(engine.loads, first).to.have.length(1);
+        expect(leases.map(({ model }) => [model.id, model.info.handle])).to.deep.equal([
+          [first, 1],
+          [second, 1],
+        ]);
+        expect(await registry.list()).to.have.length(1);
+        expect(await registry.find('org/a')).to.include({ id: 'org/a', state: 'ready' });
+        for (const lease of leases) lease[Symbol.dispose]();
+        await registry.close();
+      }
+    });
+
+    it('leaves it to the engine what a repository with several files means', async () => {
+      const cached = (id: string) => ({ id, path: `/${id}`, bytes: 1, modified: 7 });
+      for (const others of [['org/a:q4.gguf', 'org/a:q8.gguf'], ['org/a', 'org/a:q4.gguf'], ['org/ab:q4.gguf']]) {
+        open({ listCached: () => Promise.resolve(others.map(cached)) });
+        using lease = await registry.acquire('org/a');
+        expect(lease.model.id).to.equal('org/a');
+        expect(engine.loads).to.deep.equal([{ model: 'org/a', hubOnly: true }]);
+        await registry.close();
+      }
+    });
+
+    it('keeps one of two that turn out to be the same after a download', async () => {
+      const gates = new Map([
+        ['org/a', gate()],
+        ['org/a:q4.gguf', gate()],
+      ]);
+      open(
+        { listCached: () => Promise.resolve([]) },
+        {
+          model: { id: 'org/a:q4.gguf' },
+          onLoad: async ({ model }) => gates.get(model)?.opened,
+        },
+      );
+      const both = Promise.all([registry.acquire('org/a:q4.gguf'), registry.acquire('org/a')]);
+      await settle();
+      expect(engine.loads).to.have.length(2);
+      for (const each of gates.values()) each.open();
+      const [first, second] = await both;
+      expect(second.model.info.handle).to.equal(first.model.info.handle);
+      expect([first.model.id, second.model.id]).to.deep.equal(['org/a:q4.gguf', 'org/a']);
+      expect(engine.unloaded).to.have.length(1);
+      expect(registry.loaded().map(({ leases }) => leases)).to.deep.equal([2]);
+      // The name is known from now on.
+      using third = await registry.acquire('org/a');
+      expect(third.model.info.handle).to.equal(first.model.info.handle);
+      expect(engine.loads).to.have.length(2);
+    });
+
     it('unloads everything when it is closed', async () => {
       open();
       await registry.acquire('org/a');
