@@ -195,6 +195,14 @@ describe('Host and Origin, without a key', () => {
     [{ host: 'localhost', origin: 'https://evil.example' }, 'origin_not_allowed'],
     [{ host: 'localhost', origin: 'http://localhost.evil.example' }, 'origin_not_allowed'],
     [{ host: 'localhost', origin: 'null' }, 'origin_not_allowed'],
+    [{ host: 'localhost', origin: 'null', 'content-type': 'text/plain' }, 'origin_not_allowed'],
+    [{ host: 'localhost', origin: 'null', 'access-control-request-headers': 'authorization' }, 'origin_not_allowed'],
+    [{ host: 'localhost', origin: 'null', authorization: 'x', 'sec-fetch-site': 'cross-site' }, 'origin_not_allowed'],
+    [{ host: 'evil.example', origin: 'null', authorization: 'x' }, 'host_not_allowed'],
+    [{ host: 'localhost', origin: 'null', authorization: 'Bearer any' }, undefined],
+    [{ host: 'localhost', origin: 'null', 'x-api-key': 'any' }, undefined],
+    [{ host: 'localhost', origin: 'null', 'content-type': 'application/json' }, undefined],
+    [{ host: 'localhost', origin: 'https://evil.example', authorization: 'x' }, 'origin_not_allowed'],
     [{ host: 'localhost', origin: 'file://' }, 'origin_not_allowed'],
   ];
   let app: ScriptedApp;
