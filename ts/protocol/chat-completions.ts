@@ -64,7 +64,7 @@ export const CHAT_COMPLETION_FIELDS = {
   },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
   parallel_tool_calls: { status: 'honoured' },
-  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
+  response_format: { status: 'honoured', note: 'text, json_object (also with a schema as `value`), json_schema' },
   chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
   reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
   add_generation_prompt: { status: 'honoured' },

@@ -61,7 +61,7 @@ export const COMPLETION_FIELDS = {
   add_special_tokens: { status: 'honoured', note: 'true if absent' },
   suffix: { status: 'refused', note: 'there is no fill-in-the-middle', harmless: isEmpty },
   best_of: { status: 'refused', note: 'one answer per prompt (best_of = 1)', harmless: equals(1) },
-  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
+  response_format: { status: 'honoured', note: 'text, json_object (also with a schema as `value`), json_schema' },
   guided_json: { status: 'honoured', note: 'a JSON schema' },
   guided_regex: { status: 'honoured' },
   guided_choice: { status: 'honoured' },
