@@ -273,7 +273,7 @@ describe('app: registry', () => {
         expect(refused.code).to.equal('queue_full');
         expect(refused.retryAfter).to.equal(5);
         expect(refused.message).to.equal(
-          "there is no room for 'org/b' while 'org/a' are in use: 1 may be loaded at once (--max-loaded-models)",
+          "there is no room for 'org/b' while 'org/a' is in use: 1 may be loaded at once (--max-loaded-models)",
         );
         expect(engine.loads).to.have.length(1);
         expect((await registry.list()).map(({ id }) => id)).to.deep.equal(['org/a']);
@@ -308,6 +308,29 @@ describe('app: registry', () => {
         // It was read before its size was known, and is gone again.
         expect(engine.unloaded).to.deep.equal([1, 4]);
         for (const lease of held) lease[Symbol.dispose]();
+      });
+
+      it('gives a model that would fill the budget a smaller cache, and remembers how small', async () => {
+        open(
+          { memoryBudget: 100 },
+          { model: (options) => ({ weightBytes: 60, kvBytes: Math.min(options.kvCacheMemory ?? 900, 900) }) },
+        );
+        await use('org/a', 'org/b', 'org/a');
+        expect(engine.loads.map(({ model, kvCacheMemory }) => [model, kvCacheMemory])).to.deep.equal([
+          ['org/a', undefined],
+          ['org/a', 20],
+          ['org/b', undefined],
+          ['org/b', 20],
+          ['org/a', 20],
+        ]);
+        expect(loadedIds()).to.deep.equal(['org/a']);
+      });
+
+      it('keeps to the cache that the operator chose', async () => {
+        open({ memoryBudget: 100, defaults: { kvCacheMemory: 50 } }, { model: { weightBytes: 60, kvBytes: 50 } });
+        const refused = await rejection(registry.acquire('org/a'), EngineError);
+        expect(refused.message).to.equal("'org/a' takes 1 MiB, and there are 1 MiB for models (--memory-budget)");
+        expect(engine.loads).to.have.length(1);
       });
 
       it('refuses by its files what can never fit, before anything leaves', async () => {

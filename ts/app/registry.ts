@@ -12,7 +12,7 @@ import {
   type ModelStats,
 } from '../engine/types.js';
 import { canonicalId, displayName, namesOf, ownerOf, requireRepositoryId } from './model-names.js';
-import { defaultMemoryBudget, planRoom, type Occupant, type RoomLimits } from './room.js';
+import { cacheWithin, defaultMemoryBudget, planRoom, type Occupant, type RoomLimits } from './room.js';
 import { SharedLoad } from './shared-load.js';
 import type { ListedModel, ModelLease, ModelRegistry, ModelStatus, ServedModel } from './types.js';
 
@@ -53,7 +53,7 @@ export function createRegistry(options: RegistryOptions): ModelRegistry {
 /** A model on its way in, loaded, or in use. */
 interface Entry {
   readonly key: string;
-  readonly options: LoadOptions;
+  options: LoadOptions;
   readonly load: SharedLoad;
   loaded?: LoadedModel;
   /** Unix seconds of the load. */
@@ -81,6 +81,8 @@ class Registry implements ModelRegistry {
   readonly #leaving = new Map<string, Promise<unknown>>();
   /** What ids without a file turned out to mean, by key. */
   readonly #meant = new Map<string, string>();
+  /** KV caches of models whose default is more than the budget holds, by key, bytes. */
+  readonly #caches = new Map<string, number>();
   readonly #limits: RoomLimits;
   /** Room is made for one model after the other: each sees what the one before has taken. */
   #makingRoom: Promise<unknown> = Promise.resolve();
@@ -219,7 +221,7 @@ class Registry implements ModelRegistry {
       if (!this.#options.pinned) await this.#makeRoom(entry, await this.#fileBytes(key));
       if (isAborted(signal)) throw new EngineError('cancelled', 'the load was aborted');
       logger?.info(`loading ${options.model}`);
-      const loaded = await this.#load(entry, onProgress, signal);
+      const loaded = await this.#loadWithinBudget(entry, onProgress, signal);
       try {
         // Aborted too late for the engine to notice.
         if (isAborted(signal)) throw new EngineError('cancelled', 'the load was aborted');
@@ -262,6 +264,26 @@ class Registry implements ModelRegistry {
     if (entry.isTwin) throw new EngineError('cancelled', `'${entry.key}' is loaded as '${canonical}'`);
   }
 
+  /** The engine lays a cache out for the machine. Where the budget is less than that, it is done again with a share of it. */
+  async #loadWithinBudget(
+    entry: Entry,
+    onProgress: (progress: LoadProgress) => void,
+    signal: AbortSignal,
+  ): Promise<LoadedModel> {
+    const { pinned, engine } = this.#options;
+    const known = this.#caches.get(entry.key);
+    if (known !== undefined) entry.options = { ...entry.options, kvCacheMemory: known };
+    const loaded = await this.#load(entry, onProgress, signal);
+    const { weightBytes, kvBytes } = loaded;
+    const cache = cacheWithin(this.#limits.maxBytes, weightBytes);
+    const fits = weightBytes + kvBytes <= this.#limits.maxBytes;
+    if (pinned || fits || entry.options.kvCacheMemory !== undefined || cache <= 0) return loaded;
+    await engine.unload(loaded.handle);
+    this.#caches.set(entry.key, cache);
+    entry.options = { ...entry.options, kvCacheMemory: cache };
+    return this.#load(entry, onProgress, signal);
+  }
+
   /** The engine knows best what is free: what it has no memory for is tried again with one idle model less. */
   async #load(entry: Entry, onProgress: (progress: LoadProgress) => void, signal: AbortSignal): Promise<LoadedModel> {
     for (;;) {
@@ -289,7 +311,7 @@ class Registry implements ModelRegistry {
         bytes,
         this.#limits,
       );
-      if (!plan.fits) throw this.#noRoom(entry.key, plan.limit, plan.busy);
+      if (!plan.fits) throw this.#noRoom(entry.key, bytes, plan.limit, plan.busy);
       entry.bytes = bytes;
       for (const other of others) {
         if (plan.evict.includes(other.key)) this.#unload(other, `${entry.key} needs its place`);
@@ -300,14 +322,16 @@ class Registry implements ModelRegistry {
     await turn;
   }
 
-  #noRoom(key: string, limit: 'models' | 'memory' | 'never', busy: readonly string[]): EngineError {
+  #noRoom(key: string, bytes: number, limit: 'models' | 'memory' | 'never', busy: readonly string[]): EngineError {
     const { maxModels, maxBytes } = this.#limits;
-    const budget = `${Math.round(maxBytes / 2 ** 20)} MiB for models (--memory-budget)`;
-    if (limit === 'never') return new EngineError('model_too_large', `'${key}' is larger than the ${budget}`, 'model');
+    const budget = `${mebibytes(maxBytes)} for models (--memory-budget)`;
+    if (limit === 'never') {
+      return new EngineError('model_too_large', `'${key}' takes ${mebibytes(bytes)}, and there are ${budget}`, 'model');
+    }
     const rule =
       limit === 'models' ? `${maxModels} may be loaded at once (--max-loaded-models)` : `there are ${budget}`;
     const names = busy.map((name) => `'${name}'`).join(', ');
-    return new EngineError('queue_full', `there is no room for '${key}' while ${names} are in use: ${rule}`, 'model', {
+    return new EngineError('queue_full', `there is no room for '${key}' while ${names} ${busy.length === 1 ? 'is' : 'are'} in use: ${rule}`, 'model', {
       retryAfter: RETRY_AFTER_NO_ROOM,
     });
   }
@@ -441,6 +465,10 @@ function listEntry(entry: Entry, id: string): ListedModel {
   const { loaded } = entry;
   const listed = { id, created: entry.created, ownedBy: ownerOf(entry.options.model) };
   return loaded ? { ...listed, state: 'ready', contextLength: loaded.maxModelLen } : { ...listed, state: 'loading' };
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.ceil(bytes / 2 ** 20)} MiB`;
 }
 
 /** A function, so that a check before a wait does not count as one after it. */
