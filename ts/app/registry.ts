@@ -331,9 +331,14 @@ class Registry implements ModelRegistry {
     const rule =
       limit === 'models' ? `${maxModels} may be loaded at once (--max-loaded-models)` : `there are ${budget}`;
     const names = busy.map((name) => `'${name}'`).join(', ');
-    return new EngineError('queue_full', `there is no room for '${key}' while ${names} ${busy.length === 1 ? 'is' : 'are'} in use: ${rule}`, 'model', {
-      retryAfter: RETRY_AFTER_NO_ROOM,
-    });
+    return new EngineError(
+      'queue_full',
+      `there is no room for '${key}' while ${names} ${busy.length === 1 ? 'is' : 'are'} in use: ${rule}`,
+      'model',
+      {
+        retryAfter: RETRY_AFTER_NO_ROOM,
+      },
+    );
   }
 
   #occupant(entry: Entry): Occupant {
