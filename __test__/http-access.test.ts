@@ -246,10 +246,17 @@ describe('CORS', () => {
   const simple = { path: '/v1/models', headers: { origin: 'https://page.example' } };
 
   it('is off by default', async () => {
-    await using app = await ScriptedApp.start(MODELS, { allowedOrigins: ['*'] });
+    await using app = await ScriptedApp.start(MODELS, { apiKeys: ['k'] });
     for (const call of [preflight, simple]) {
-      expect((await app.call(call)).headers).not.to.have.property('access-control-allow-origin');
+      const headers = { ...call.headers, authorization: 'Bearer k' };
+      expect((await app.call({ ...call, headers })).headers).not.to.have.property('access-control-allow-origin');
     }
+  });
+
+  it('is on for allowed origins', async () => {
+    await using app = await ScriptedApp.start(MODELS, { allowedOrigins: ['https://page.example'] });
+    const allowed = { 'access-control-allow-origin': 'https://page.example', vary: 'Origin' };
+    for (const call of [preflight, simple]) expect((await app.call(call)).headers).to.include(allowed);
   });
 
   it('answers preflights without a key', async () => {

@@ -18,6 +18,7 @@ interface ClientCase {
     /** It serves one model. */
     readonly pinned?: boolean;
     readonly allowedHosts?: readonly string[];
+    readonly allowedOrigins?: readonly string[];
   };
   readonly requests: readonly {
     readonly note?: string;
@@ -65,6 +66,7 @@ describe('requests as clients send them', () => {
             ...(server.key === true ? { apiKeys: ['test-key'] } : {}),
             ...(server.pinned === true ? { pinned: 'org/model' } : {}),
             ...(server.allowedHosts === undefined ? {} : { allowedHosts: server.allowedHosts }),
+            ...(server.allowedOrigins === undefined ? {} : { allowedOrigins: server.allowedOrigins }),
             cors: server.cors ?? false,
           });
           const answer = await app.call({
