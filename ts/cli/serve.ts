@@ -23,7 +23,7 @@ import { openMcpServers } from './mcp-servers.js';
 import { ProgressLine } from './progress.js';
 import { type OpenResponses, openResponses } from './responses-file.js';
 import { curlLine, describeModel, serverUrl } from './serve-report.js';
-import { byteSize, collect, collectList, decimal, jsonObject, wholeNumber } from './values.js';
+import { byteSize, collect, collectList, collectOrigins, decimal, jsonObject, wholeNumber } from './values.js';
 
 interface ServeFlags {
   readonly host: string;
@@ -80,7 +80,7 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--allow-unauthenticated', 'serve other machines without a key')
     .option('--enable-cors', 'let web pages of any origin call the API')
     .option('--allowed-hosts <list>', 'further Host names to answer to', collectList)
-    .option('--allowed-origins <list>', 'web origins that may call the API', collectList)
+    .option('--allowed-origins <list>', 'web origins that may call the API', collectOrigins)
     .option('--drain-timeout <seconds>', 'time that a TERM signal gives to running answers', decimal(0, 86_400), 30)
     .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
     .option('--responses-store <where>', 'a file, memory, or off (default: a file in the folder of your data)')
@@ -210,7 +210,10 @@ function templateDefaults({ reasoning, chatTemplateKwargs }: ServeFlags): Readon
 async function readKeys(flags: ServeFlags): Promise<string[]> {
   const keys = [...(flags.apiKey ?? [])];
   const fromEnvironment = process.env.TSSERVE_API_KEY;
-  if (fromEnvironment !== undefined && fromEnvironment !== '') keys.push(fromEnvironment);
+  if (fromEnvironment !== undefined && fromEnvironment !== '') {
+    if (fromEnvironment.trim() === '') throw new CliFailure('TSSERVE_API_KEY holds a blank key');
+    keys.push(fromEnvironment);
+  }
   if (flags.apiKeyFile === undefined) return keys;
   const text = await readFile(flags.apiKeyFile, 'utf8').catch((error: unknown) => {
     throw new CliFailure(
