@@ -123,6 +123,8 @@ export interface BindingGenerateRequest {
   /** Unset: the rest of the context. */
   maxTokens?: number
   stop?: Array<string>
+  /** Tokens that end the answer as the model's own end tokens do; they are not part of its text. */
+  stopTokenIds?: Array<number>
   ignoreEos?: boolean
   sampling?: BindingSampling
   constraint?: BindingConstraint

@@ -1,8 +1,10 @@
 import { expect } from 'chai';
 import { createLocalModel, type LocalModel } from '../ts/chat/local-model.js';
+import { unreadVariables } from '../ts/chat/template-defaults.js';
 import { createTemplateRenderer, type TemplateRenderer } from '../ts/chat/template.js';
 import type { ChatEvent, ChatMessage, ChatRequest } from '../ts/chat/types.js';
 import { EngineError, type GenerationEvent, type LoadedModel, type TokenInfo } from '../ts/engine/types.js';
+import { reasoningSwitch } from '../ts/protocol/reasoning-switch.js';
 import { rejection } from './helpers/rejection.js';
 import { say, ScriptedEngine, scriptedModel } from './helpers/scripted-engine.js';
 
@@ -39,6 +41,26 @@ describe('chat: local model', () => {
     return JSON.parse(text.replace(/null$/, ''));
   }
 
+  it('takes the operator’s variables where the request does not say', async () => {
+    const template = "{{ enable_thinking }}/{{ mood | default('none') }}";
+    engine = new ScriptedEngine();
+    const info = scriptedModel({ chatTemplate: template });
+    const operators = { enable_thinking: false, mood: 'calm' };
+    const chat = createLocalModel({ engine, info, templates, templateVariables: operators });
+    expect(await chat.applyChatTemplate(HI)).to.equal('False/calm');
+    const own = { ...HI, templateVariables: { enable_thinking: true } };
+    expect(await chat.applyChatTemplate(own)).to.equal('True/calm');
+    expect(unreadVariables(info, { ...operators, colour: 'red', ...reasoningSwitch(false) })).to.deep.equal(['colour']);
+    const plain = scriptedModel({ chatTemplate: '{{ message.thinking }} enable_thinking_more' });
+    expect(unreadVariables(plain, reasoningSwitch(true))).to.deep.equal(['enable_thinking', 'thinking']);
+  });
+
+  it('holds the answer to a grammar of the request', async () => {
+    const grammar = { type: 'regex', pattern: 'a+' } as const;
+    await collect(model().chat({ ...HI, grammar }));
+    expect(engine.requests.at(-1)!.constraint).to.deep.equal({ grammar });
+  });
+
   it('sends the rendered prompt without adding special tokens, and the fields of the request', async () => {
     const chat = model();
     await collect(
@@ -46,6 +68,7 @@ describe('chat: local model', () => {
         ...HI,
         maxTokens: 3,
         stop: ['x'],
+        stopTokenIds: [9],
         sampling: { temperature: 0.5 },
         ignoreEos: true,
         logprobs: 1,
@@ -58,6 +81,7 @@ describe('chat: local model', () => {
         prompt: { text: '<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n', addSpecialTokens: false },
         maxTokens: 3,
         stop: ['x'],
+        stopTokenIds: [9],
         sampling: { temperature: 0.5 },
         ignoreEos: true,
         logprobs: 1,

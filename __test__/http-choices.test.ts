@@ -46,6 +46,15 @@ describe('several answers to one prompt', () => {
     expect(again.json.choices[0].message.content).to.equal('seed 8');
   });
 
+  it('differ where the server has a seed of its own, too', async () => {
+    await using app = await ScriptedApp.start([{ ...MODEL, defaultSeed: 40 }]);
+    const { json } = await app.post(CHAT, { ...ask, n: 3 });
+    // The first leaves it to the engine, which has that seed.
+    expect(json.choices.map(({ message }: any) => message.content)).to.deep.equal(['seed ?', 'seed 41', 'seed 42']);
+    const { json: own } = await app.post('/v1/completions', { model: 'org/one', prompt: '', n: 2, seed: 5 });
+    expect(own.choices.map(({ text }: any) => text)).to.deep.equal(['5', '6']);
+  });
+
   it('stream with their index, one usage at the end if it is asked for', async () => {
     await using app = await ScriptedApp.start([MODEL]);
     const plain = (await app.stream(CHAT, { ...ask, n: 2, seed: 1 })) as any[];

@@ -7,6 +7,7 @@ import { closeServer, createHttpServer, listen } from '../ts/http/server.js';
 import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
 import { RESPONSE_FIELDS } from '../ts/protocol/responses.js';
+import { watchServer } from './helpers/schemas/watch.js';
 import { content, delta, finished, started } from './helpers/scripted-events.js';
 import { ScriptedApp } from './helpers/scripted-app.js';
 import { say, ScriptedEngine } from './helpers/scripted-engine.js';
@@ -205,6 +206,7 @@ describe('many clients that come and go', () => {
     });
     registry = createRegistry({ engine, defaults: {}, maxLoadedModels: 3 });
     const server = createHttpServer(createApp({ registry }));
+    const watch = watchServer(server);
     const before = handles();
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
     const random = new Random(7);
@@ -257,6 +259,7 @@ describe('many clients that come and go', () => {
     await eventually('all leases are back', () => registry.loaded().every(({ leases }) => leases === 0));
     expect(registry.loaded()).to.have.length(3);
     await closeServer(server);
+    watch.verify();
     await eventually('all sockets close', () => handles() <= before);
     await registry.close();
     expect(engine.unloaded).to.have.members([1, 2, 3]);

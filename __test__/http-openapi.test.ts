@@ -4,7 +4,9 @@ import { expect } from 'chai';
 import { describeApi } from '../ts/http/openapi.js';
 import { ROUTES } from '../ts/http/routes/index.js';
 import { authOf } from '../ts/http/routes/route.js';
-import { CHAT_COMPLETION_FIELDS, parseChatCompletionRequest } from '../ts/protocol/chat-completions.js';
+import { parseChatCompletionRequest } from '../ts/protocol/chat-completions.js';
+import { parseCompletionRequest } from '../ts/protocol/completions.js';
+import { parseCreateResponse } from '../ts/protocol/responses.js';
 import { content, delta, finished, started } from './helpers/scripted-events.js';
 import { ScriptedApp } from './helpers/scripted-app.js';
 
@@ -64,7 +66,9 @@ const DOCUMENT = {
           items: {
             type: 'object',
             required: ['name', 'in', 'required', 'schema'],
-            properties: { in: { const: 'path' }, required: { const: true } },
+            properties: { in: { enum: ['path', 'query'] }, required: { type: 'boolean' } },
+            if: { properties: { in: { const: 'path' } } },
+            then: { properties: { required: { const: true } } },
           },
         },
         requestBody: {
@@ -116,6 +120,17 @@ const MODELS = [
   },
 ];
 
+const LENIENT = { strict: false, warn: () => undefined };
+
+function isTaken(parse: () => unknown): boolean {
+  try {
+    parse();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function valuesOf(value: unknown, key: string): unknown[] {
   if (typeof value !== 'object' || value === null) return [];
   return Object.entries(value).flatMap(([name, inner]) => [...(name === key ? [inner] : []), ...valuesOf(inner, key)]);
@@ -140,7 +155,8 @@ describe('GET /openapi.json', () => {
     for (const [path, methods] of Object.entries<any>(document.paths)) {
       const named = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
       for (const { parameters = [] } of Object.values<any>(methods)) {
-        expect(parameters.map((parameter: any) => parameter.name)).to.deep.equal(named);
+        const inPath = parameters.filter((parameter: any) => parameter.in === 'path');
+        expect(inPath.map((parameter: any) => parameter.name)).to.deep.equal(named);
       }
     }
   });
@@ -170,35 +186,72 @@ describe('GET /openapi.json', () => {
   });
 
   it('lists the fields that are taken, and none that are refused', () => {
-    const { properties } = document.paths['/v1/chat/completions'].post.requestBody.content['application/json'].schema;
-    const taken = Object.entries(CHAT_COMPLETION_FIELDS).filter(([, { status }]) => status !== 'refused');
-    expect(Object.keys(properties as object).sort()).to.deep.equal(taken.map(([name]) => name).sort());
-    const untyped = taken.filter(([name, { status }]) => status === 'honoured' && properties[name].anyOf === undefined);
-    expect(
-      untyped.map(([name]) => name),
-      'ts/protocol/schemas.ts has no schema for them',
-    ).to.deep.equal([]);
+    const withBody = ROUTES.filter(({ body }) => body !== undefined);
+    expect(withBody.length).to.be.greaterThan(5);
+    for (const { path, body } of withBody) {
+      const { schema } =
+        document.paths[path.replace(/[*:](\w+)/g, '{$1}')].post.requestBody.content['application/json'];
+      const taken = Object.entries(body!.fields).filter(([, { status }]) => status !== 'refused');
+      expect(Object.keys(schema.properties as object).sort(), path).to.deep.equal(taken.map(([name]) => name).sort());
+      const untyped = taken.filter(
+        ([name, { status }]) => status === 'honoured' && schema.properties[name].anyOf === undefined,
+      );
+      expect(
+        untyped.map(([name]) => name),
+        `ts/protocol/schemas.ts has no schema for them, of ${path}`,
+      ).to.deep.equal([]);
+    }
+  });
+
+  it('says of every route what it answers', () => {
+    const vague = ROUTES.filter(({ answer }) => answer === undefined).map(({ path }) => path);
+    // Its answer is what this is about.
+    expect(vague).to.deep.equal(['/openapi.json']);
+    const named = new Set(valuesOf(document, '$ref').map((reference) => String(reference).split('/').at(-1)));
+    expect([...Object.keys(document.components.schemas as object)].filter((name) => !named.has(name))).to.deep.equal(
+      [],
+    );
   });
 
   it('agrees with the parsers about what is valid', () => {
-    const valid = schemaAt('#/paths/~1v1~1chat~1completions/post/requestBody/content/application~1json/schema');
-    const body = (fields: object): object => ({ messages: [{ role: 'user', content: 'hi' }], ...fields });
-    const parses = (value: object): boolean => {
-      try {
-        parseChatCompletionRequest(value, { strict: false, warn: () => undefined });
-        return true;
-      } catch {
-        return false;
-      }
-    };
-    const values = [null, true, 'x', '', 0, 1, -1, 2, 3, 1.5, 20, 21, 1e12, [], ['a'], {}];
-    const names = ['temperature', 'top_p', 'top_k', 'min_p', 'seed', 'max_tokens', 'stream', 'logprobs', 'ignore_eos'];
-    for (const name of [...names, 'cache_salt', 'chat_template_kwargs', 'model', 'max_completion_tokens']) {
-      for (const value of values) {
-        const request = body({ [name]: value });
-        expect(valid(request), `${name}: ${JSON.stringify(value)}`).to.equal(parses(request));
+    const values = [null, true, 'x', '', 0, 1, -1, 2, 3, 1.5, 20, 21, 1e12, [], ['a'], [1], [-1], {}, { a: 'b' }];
+    const shared = ['temperature', 'top_p', 'top_k', 'min_p', 'seed', 'stream', 'ignore_eos', 'cache_salt', 'model'];
+    const generated = ['max_tokens', 'logprobs', 'stop_token_ids', 'guided_choice', 'guided_regex', 'min_tokens', 'n'];
+    const messages = [{ role: 'user', content: 'hi' }];
+    const endpoints: readonly (readonly [string, object, readonly string[], (body: unknown) => unknown])[] = [
+      [
+        '/v1/chat/completions',
+        { messages },
+        [...generated, 'chat_template_kwargs', 'max_completion_tokens', 'reasoning_effort'],
+        (body) => parseChatCompletionRequest(body, LENIENT),
+      ],
+      [
+        '/v1/completions',
+        { prompt: 'x', echo: true },
+        [...generated, 'add_special_tokens'],
+        (body) => parseCompletionRequest(body, LENIENT),
+      ],
+      [
+        '/v1/responses',
+        { input: 'x' },
+        [
+          ...['max_output_tokens', 'max_tool_calls', 'store', 'background', 'metadata', 'truncation', 'instructions'],
+          ...['safety_identifier', 'prompt_cache_key', 'include', 'previous_response_id', 'stop_token_ids'],
+        ],
+        (body) => parseCreateResponse(body, LENIENT),
+      ],
+    ];
+    for (const [path, least, own, parse] of endpoints) {
+      const pointer = path.replaceAll('/', '~1');
+      const valid = schemaAt(`#/paths/${pointer}/post/requestBody/content/application~1json/schema`);
+      for (const name of [...shared, ...own]) {
+        for (const value of values) {
+          const request = { ...least, [name]: value };
+          expect(valid(request), `${path} ${name}: ${JSON.stringify(value)}`).to.equal(isTaken(() => parse(request)));
+        }
       }
     }
+    const valid = schemaAt('#/paths/~1v1~1chat~1completions/post/requestBody/content/application~1json/schema');
     expect(valid({})).to.equal(false);
     expect(valid({ messages: [] })).to.equal(false);
   });

@@ -9,6 +9,7 @@ import type { GenerateRequest, GenerationEvent, TextPiece } from '../ts/engine/t
 import { createApp } from '../ts/http/app.js';
 import { closeServer, createHttpServer, listen } from '../ts/http/server.js';
 import { CHATML, ScriptedEngine } from './helpers/scripted-engine.js';
+import { watchServer } from './helpers/schemas/watch.js';
 import { TIMINGS } from './helpers/scripted-events.js';
 
 /** Shows tools and their results, and speaks of `<tool_call>`. */
@@ -55,12 +56,14 @@ class ToolServer implements AsyncDisposable {
     const engine = new ScriptedEngine({ script, model: { chatTemplate: TEMPLATE } });
     const registry = createRegistry({ engine, pinned: { model: 'm' }, defaults: {} });
     const server = createHttpServer(createApp({ registry }));
+    const watch = watchServer(server);
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
     const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'k', maxRetries: 0 });
     return new ToolServer(engine, client, async () => {
       await closeServer(server);
       await registry.close();
       await engine.close();
+      watch.verify();
     });
   }
 

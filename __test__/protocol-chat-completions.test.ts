@@ -37,10 +37,12 @@ describe('a chat completion request', () => {
         toolChoice: undefined,
         parallelToolCalls: undefined,
         responseFormat: undefined,
+        grammar: undefined,
         n: 1,
         sampling: {},
         maxTokens: undefined,
         stop: [],
+        stopTokenIds: [],
         ignoreEos: false,
         logprobs: undefined,
         stream: false,
@@ -195,6 +197,9 @@ describe('a chat completion request', () => {
     const format = (response_format: unknown): unknown => parseFields({ response_format }).request.responseFormat;
     expect(format({ type: 'text' })).to.deep.equal({ type: 'text' });
     expect(format({ type: 'json_object' })).to.deep.equal({ type: 'json_object' });
+    const schemaOnly = { type: 'json_schema', name: 'response', schema: { type: 'object' }, strict: true };
+    expect(format({ type: 'json_object', value: { type: 'object' } })).to.deep.equal(schemaOnly);
+    expect(format({ type: 'json_object', schema: { type: 'object' } })).to.deep.equal(schemaOnly);
     const schema = { type: 'object' };
     expect(format({ type: 'json_schema', json_schema: { name: 'n', schema, strict: true } })).to.deep.equal({
       type: 'json_schema',
@@ -242,6 +247,7 @@ describe('a chat completion request', () => {
       functions: [],
       function_call: 'none',
       stop_token_ids: [],
+      grammar: '',
     };
     expect(parseFields(harmless).warned).to.deep.equal([]);
   });
@@ -251,8 +257,8 @@ describe('a chat completion request', () => {
     audio: { voice: 'alloy', format: 'wav' },
     functions: [{ name: 'f' }],
     function_call: { name: 'f' },
-    guided_json: {},
-    stop_token_ids: [1],
+    grammar: 'root ::= "a"',
+    json_schema: { type: 'object' },
     chat_template: '{{ messages }}',
   };
   for (const [field, value] of Object.entries(refused)) {

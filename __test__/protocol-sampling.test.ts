@@ -3,7 +3,9 @@ import { expect } from 'chai';
 import { parseChatCompletionRequest } from '../ts/protocol/chat-completions.js';
 import { parseCompletionRequest } from '../ts/protocol/completions.js';
 import { ApiError } from '../ts/protocol/errors.js';
+import { parseCreateResponse } from '../ts/protocol/responses.js';
 
+const LENIENT = { strict: false, warn: () => undefined };
 const MESSAGES = [{ role: 'user', content: 'hi' }];
 
 function parse(fields: object) {
@@ -135,6 +137,63 @@ describe('generation_config', () => {
   });
 });
 
+describe('what ends an answer', () => {
+  const configOf = (config: object): object => ({ generation_config: JSON.stringify(config) });
+
+  it('is the request’s, beside the model’s own end tokens', () => {
+    expect(parse({}).request).to.deep.include({ stop: [], stopTokenIds: [], ignoreEos: false });
+    expect(parse({ stop_token_ids: [3, 0] }).request).to.deep.include({ stopTokenIds: [3, 0], ignoreEos: false });
+    expect(complete({ stop_token_ids: null }).stopTokenIds).to.deep.equal([]);
+  });
+
+  it('is what a generation_config says, instead of the model’s own', () => {
+    expect(parse(configOf({ eos_token_id: 7 })).request).to.deep.include({ stopTokenIds: [7], ignoreEos: true });
+    const { request } = parse({ ...configOf({ eos_token_id: [7, 8] }), stop_token_ids: [9] });
+    expect(request).to.deep.include({ stopTokenIds: [7, 8, 9], ignoreEos: true });
+    expect(parse(configOf({ eos_token_id: null })).request).to.deep.include({ stopTokenIds: [], ignoreEos: false });
+    const both = { ...configOf({ eos_token_id: 7 }), ignore_eos: false };
+    expect(parse(both).request).to.deep.include({ stopTokenIds: [7], ignoreEos: false });
+  });
+
+  it('is taken by responses too, with the rest of the generation_config', () => {
+    const config = configOf({ eos_token_id: 7, max_new_tokens: 5, top_k: 3 });
+    const request = parseCreateResponse({ input: 'x', ...config, stop_token_ids: [1] }, LENIENT);
+    expect(request).to.deep.include({ stopTokenIds: [7, 1], ignoreEos: true, maxOutputTokens: 5 });
+    expect(request.sampling).to.deep.equal({ topK: 3 });
+    const { warned } = parse({ typical_p: 0.5, min_tokens: 1, no_repeat_ngram_size: 2, guided_json_object: false });
+    expect(warned).to.deep.equal([]);
+  });
+
+  const invalid: readonly [fields: object, code: string, param: string][] = [
+    [{ stop_token_ids: 5 }, 'invalid_type', 'stop_token_ids'],
+    [{ stop_token_ids: [-1] }, 'invalid_value', 'stop_token_ids[0]'],
+    [{ stop_token_ids: ['a'] }, 'invalid_type', 'stop_token_ids[0]'],
+    [{ stop_token_ids: new Array<number>(129).fill(1) }, 'invalid_value', 'stop_token_ids'],
+    [configOf({ eos_token_id: '</s>' }), 'invalid_type', 'generation_config.eos_token_id[0]'],
+  ];
+  for (const [fields, code, param] of invalid) {
+    it(`cannot be ${JSON.stringify(fields).slice(0, 70)}`, () => {
+      expect(errorOf(() => parse(fields))).to.include({ status: 400, code, param });
+    });
+  }
+});
+
+describe('the grammar of a chat request', () => {
+  it('is said in vLLM’s way or as a response format, not both', () => {
+    expect(parse({ guided_regex: 'a+' }).request.grammar).to.deep.equal({ type: 'regex', pattern: 'a+' });
+    expect(parse({ structured_outputs: { choice: ['a'] } }).request.grammar).to.deep.equal({
+      type: 'choice',
+      choices: ['a'],
+    });
+    const formatted = parse({ response_format: { type: 'json_object' } }).request;
+    expect([formatted.grammar, formatted.responseFormat]).to.deep.equal([undefined, { type: 'json_object' }]);
+    const text = parse({ guided_choice: ['a'], response_format: { type: 'text' } }).request;
+    expect(text.grammar).to.deep.equal({ type: 'choice', choices: ['a'] });
+    const both = { guided_choice: ['a'], response_format: { type: 'json_object' } };
+    expect(errorOf(() => parse(both))).to.include({ code: 'invalid_value', param: 'response_format' });
+  });
+});
+
 describe('the grammar of a completion request', () => {
   const schema = { type: 'object' };
   const cases: readonly [fields: object, grammar: unknown][] = [
@@ -149,6 +208,7 @@ describe('the grammar of a completion request', () => {
     [{ structured_outputs: { json_object: false } }, undefined],
     [{ response_format: { type: 'text' } }, undefined],
     [{ response_format: { type: 'json_object' } }, { type: 'json_object' }],
+    [{ response_format: { type: 'json_object', value: schema } }, { type: 'json_schema', schema }],
     [{ response_format: { type: 'json_schema', json_schema: { name: 'x', schema } } }, { type: 'json_schema', schema }],
   ];
   for (const [fields, grammar] of cases) {

@@ -10,7 +10,8 @@ import { parseMcpConfig } from '../ts/mcp/config.js';
 import type { ResponseEvent } from '../ts/protocol/response-events.js';
 import { EVERYTHING, spawnEverything } from './helpers/mcp-servers.js';
 import { startRealServer } from './helpers/real-server.js';
-import { checkLegal, checkSchema, collapsed } from './helpers/response-events.js';
+import { watchServer } from './helpers/schemas/watch.js';
+import { checkLegal, collapsed } from './helpers/response-events.js';
 
 const QUESTION = 'Please add 12 and 30 with the get-sum tool.';
 const ALLOWED = { allowed_tools: ['get-sum'], require_approval: 'never' };
@@ -26,6 +27,7 @@ describe('MCP with real weights', function () {
     const config = { mcpServers: { everything: { command: process.execPath, args: [EVERYTHING, 'stdio'] } } };
     const { servers } = parseMcpConfig(JSON.stringify(config), {});
     const server = createHttpServer(createApp({ registry: real.registry, mcp: { pool, servers, maxTurns: 2 } }));
+    const watch = watchServer(server);
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
     try {
       const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'k', maxRetries: 0 });
@@ -39,7 +41,6 @@ describe('MCP with real weights', function () {
         const stream = client.responses.stream(body as any);
         const events: ResponseEvent[] = [];
         for await (const event of stream) events.push(event as unknown as ResponseEvent);
-        checkSchema(events);
         const response = checkLegal(events);
         expect(collapsed(events), transport).to.include('mcp_call.completed');
         const made = response.output.find(({ type }) => type === 'mcp_call');
@@ -60,6 +61,7 @@ describe('MCP with real weights', function () {
       const { message } = completion.choices[0]!;
       expect(message).to.have.nested.property('mcp_calls[0].status', 'completed');
       expect(message.content).to.match(/42/);
+      watch.verify();
     } finally {
       await closeServer(server);
       await pool.close();

@@ -6,6 +6,7 @@ import type { ModelRegistry } from '../../ts/app/types.js';
 import { createNativeEngine } from '../../ts/engine/native.js';
 import type { Engine, LoadOptions } from '../../ts/engine/types.js';
 import { createApp } from '../../ts/http/app.js';
+import { watchServer } from './schemas/watch.js';
 import { realModelPath } from './real-models.js';
 
 export interface RealServer {
@@ -26,6 +27,7 @@ export async function startRealServer(id: string, options: Omit<LoadOptions, 'mo
       else reject(error);
     });
   });
+  const watch = watchServer(server);
   // Loaded here, so that no test's own time limit pays for it.
   const lease = await registry.acquire(undefined);
   lease[Symbol.dispose]();
@@ -38,6 +40,7 @@ export async function startRealServer(id: string, options: Omit<LoadOptions, 'mo
       await new Promise((resolve) => server.close(resolve));
       await registry.close();
       await engine.close();
+      watch.verify();
     },
   };
 }

@@ -2,10 +2,10 @@
 
 import { request as httpRequest, type IncomingHttpHeaders, type Server } from 'node:http';
 
-import { createParser, type EventSourceMessage } from 'eventsource-parser';
-
 import { type AppOptions, createApp } from '../../ts/http/app.js';
 import { closeServer, createHttpServer, listen } from '../../ts/http/server.js';
+import { dataOf, parseEvents } from './events.js';
+import { type Watch, watchServer } from './schemas/watch.js';
 import { ScriptedRegistry, type ScriptedModelOptions } from './scripted-registry.js';
 
 export interface Answer {
@@ -30,6 +30,8 @@ export class ScriptedApp implements AsyncDisposable {
     readonly port: number,
     /** Lines of the log. */
     readonly log: readonly string[],
+    /** Holds everything that goes out against the published schemas. */
+    readonly watch: Watch,
   ) {}
 
   static async start(
@@ -41,8 +43,9 @@ export class ScriptedApp implements AsyncDisposable {
     const at = (level: string) => (message: string) => void log.push(`${level} ${message}`);
     const logger = { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
     const server = createHttpServer(createApp({ registry, logger, ...options }));
+    const watch = watchServer(server, { keep: true });
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
-    return new ScriptedApp(registry, server, port, log);
+    return new ScriptedApp(registry, server, port, log, watch);
   }
 
   get url(): string {
@@ -84,23 +87,8 @@ export class ScriptedApp implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await closeServer(this.server);
+    this.watch.verify();
   }
 }
 
-/** Server-sent events out of bytes that come in pieces. */
-export function parseEvents(pieces: Iterable<Uint8Array>): EventSourceMessage[] {
-  const events: EventSourceMessage[] = [];
-  const parser = createParser({
-    onEvent: (event) => events.push(event),
-    onError: (error) => {
-      throw error;
-    },
-  });
-  const decoder = new TextDecoder();
-  for (const piece of pieces) parser.feed(decoder.decode(piece, { stream: true }));
-  return events;
-}
-
-export function dataOf(events: readonly EventSourceMessage[]): unknown[] {
-  return events.map(({ data }) => (data === '[DONE]' ? data : (JSON.parse(data) as unknown)));
-}
+export { dataOf, parseEvents } from './events.js';

@@ -24,6 +24,7 @@ export interface ScriptedModelOptions {
   readonly state?: ListedModel['state'];
   readonly contextLength?: number;
   readonly maxNumSeqs?: number;
+  readonly defaultSeed?: number;
   /** Loading takes until this is settled, and fails as it does. */
   readonly load?: Promise<unknown>;
   /** What a load that is waited for tells on its way. */
@@ -85,6 +86,7 @@ export class ScriptedModel {
     this.served = {
       id: options.id,
       info,
+      ...(options.defaultSeed === undefined ? {} : { defaultSeed: options.defaultSeed }),
       engine,
       chat: {
         chat: (request, signal) => {

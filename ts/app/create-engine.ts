@@ -47,6 +47,8 @@ export interface GenerationOptions extends SamplingOptions {
   readonly maxTokens?: number;
   /** The answer ends before the first of these texts. */
   readonly stop?: readonly string[];
+  /** The answer ends at the first of these tokens, as at the model's own end tokens. */
+  readonly stopTokenIds?: readonly number[];
   /** Go on past the model's end token. @default false */
   readonly ignoreEos?: boolean;
   /** Number of alternatives (0..20) to report for each token; unset: no log-probabilities. */
@@ -368,7 +370,7 @@ const SAMPLING_OPTIONS = Object.keys({
 
 /** The fields that chat and plain generation share, in the engine's shape; what is unset stays unset. */
 function generationFields(options: GenerationOptions): Omit<ChatRequest, 'messages'> {
-  const { maxTokens, stop, ignoreEos, logprobs, cacheSalt } = options;
+  const { maxTokens, stop, stopTokenIds, ignoreEos, logprobs, cacheSalt } = options;
   const given = SAMPLING_OPTIONS.flatMap((name) =>
     options[name] === undefined ? [] : [[name, options[name]] as const],
   );
@@ -377,6 +379,7 @@ function generationFields(options: GenerationOptions): Omit<ChatRequest, 'messag
     ...(Object.keys(sampling).length === 0 ? {} : { sampling }),
     ...(maxTokens === undefined ? {} : { maxTokens }),
     ...(stop === undefined ? {} : { stop }),
+    ...(stopTokenIds === undefined ? {} : { stopTokenIds }),
     ...(ignoreEos === undefined ? {} : { ignoreEos }),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(cacheSalt === undefined ? {} : { cacheSalt }),

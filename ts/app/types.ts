@@ -9,6 +9,8 @@ export interface ServedModel {
   readonly id: string;
   readonly info: LoadedModel;
   readonly chat: ChatModel;
+  /** Seed of requests that bring none, if it is fixed. */
+  readonly defaultSeed?: number;
   /** For raw completions and tokenising; `info.handle` names the model. */
   readonly engine: Engine;
   /** Renders the chat template. Throws EngineError `template_error`. */

@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 
 import { EngineError } from '../engine/types.js';
 import type { CompiledFormat, ReasoningState } from './output-parser.js';
-import { type Held, responseGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
+import { guidedGrammar, type Held, responseGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
 import type { ToolOffer } from './tool-offer.js';
 import type { ChatRequest, ToolDefinition } from './types.js';
 
@@ -56,7 +56,7 @@ export class ConstraintPlan {
   ) {
     const { tools } = offer;
     this.key = createHash('sha256')
-      .update(JSON.stringify([format.name, request.parallelToolCalls, request.responseFormat, tools]))
+      .update(JSON.stringify([format.name, request.parallelToolCalls, request.responseFormat, request.grammar, tools]))
       .digest('base64');
     this.relaxed = this.mayRelax ? memory.recall(this.key) : NOTHING;
     this.held = this.make();
@@ -98,34 +98,38 @@ export class ConstraintPlan {
     if (located) return undefined;
     // Too much of it, or too long to compile: nobody knows whose fault it is.
     if (open.length > 0) return { loose: new Set([...loose, ...open.map(({ name }) => name)]), free: false };
-    const { responseFormat } = this.request;
-    const promised = responseFormat !== undefined && responseFormat.type !== 'text';
+    const { grammar, responseFormat } = this.request;
+    const promised = grammar !== undefined || (responseFormat !== undefined && responseFormat.type !== 'text');
     return promised || this.offer.tools.some((tool) => tool.strict === true) ? undefined : { loose, free: true };
   }
 
   private blamed(located: boolean): Blamed {
-    if (this.offer.forced !== undefined || this.request.responseFormat === undefined) return 'tools';
+    const { grammar, responseFormat } = this.request;
+    if (this.offer.forced !== undefined || (grammar ?? responseFormat) === undefined) return 'tools';
+    if (grammar !== undefined) return 'grammar';
     return located || this.offer.tools.length === 0 ? 'format' : 'both';
   }
 
   private make(): Held | undefined {
     const { format, reasoning } = this;
-    const { responseFormat, parallelToolCalls: parallel = true } = this.request;
+    const { grammar, responseFormat, parallelToolCalls: parallel = true } = this.request;
     const { forced } = this.offer;
     const tools = this.offer.tools.map((tool) => (this.relaxed.loose.has(tool.name) ? loosened(tool) : tool));
     if (forced !== undefined) return toolGrammar(format, tools, forced, parallel, reasoning);
+    if (grammar !== undefined) return guidedGrammar(format, grammar, tools, parallel, reasoning);
     const whole = responseFormat && responseGrammar(format, responseFormat, tools, parallel, reasoning);
     if (whole !== undefined) return whole;
     return tools.length === 0 || this.relaxed.free ? undefined : triggeredToolGrammar(format, tools, parallel);
   }
 }
 
-type Blamed = 'tools' | 'format' | 'both';
+type Blamed = 'tools' | 'format' | 'grammar' | 'both';
 
 /** What is at fault, and the engine's name for the field. */
 const BLAME: Readonly<Record<Blamed, readonly [string, string]>> = {
   tools: ['the tools', 'tools'],
   format: ['the response format', 'constraint'],
+  grammar: ['the grammar', 'constraint'],
   both: ['the response format together with the tools', 'constraint'],
 };
 

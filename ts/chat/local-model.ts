@@ -14,6 +14,8 @@ export interface LocalModelOptions {
   readonly engine: Engine;
   readonly info: LoadedModel;
   readonly templates: TemplateRenderer;
+  /** For the template, where a request does not say. */
+  readonly templateVariables?: ChatRequest['templateVariables'];
 }
 
 export interface LocalModel extends ChatModel {
@@ -21,7 +23,7 @@ export interface LocalModel extends ChatModel {
   applyChatTemplate(request: ChatRequest, signal?: AbortSignal): Promise<string>;
 }
 
-export function createLocalModel({ engine, info, templates }: LocalModelOptions): LocalModel {
+export function createLocalModel({ engine, info, templates, templateVariables }: LocalModelOptions): LocalModel {
   /** By template: the format, for this vocabulary. */
   const formats = new Map<string, CompiledFormat>();
   const memory = new ConstraintMemory();
@@ -33,8 +35,11 @@ export function createLocalModel({ engine, info, templates }: LocalModelOptions)
     formats.set(template, compiled);
     return compiled;
   };
-  const render = (request: ChatRequest, offer: ToolOffer, signal?: AbortSignal): Promise<string> =>
-    templates.render(toTemplateInput(info, { ...request, tools: offer.tools }), signal);
+  const render = (request: ChatRequest, offer: ToolOffer, signal?: AbortSignal): Promise<string> => {
+    const input = toTemplateInput(info, { ...request, tools: offer.tools });
+    // Below all that follows from the request.
+    return templates.render({ ...input, variables: { ...templateVariables, ...input.variables } }, signal);
+  };
 
   return {
     applyChatTemplate: async (request, signal) => render(request, offerTools(request), signal),
@@ -71,7 +76,7 @@ function toGenerateRequest(
   prompt: string,
   constraint: GenerateRequest['constraint'],
 ): GenerateRequest {
-  const { sampling, maxTokens, stop, ignoreEos, logprobs, cacheSalt } = request;
+  const { sampling, maxTokens, stop, stopTokenIds, ignoreEos, logprobs, cacheSalt } = request;
   return {
     model: info.handle,
     // The template has written the special tokens itself.
@@ -79,6 +84,7 @@ function toGenerateRequest(
     ...(sampling === undefined ? {} : { sampling }),
     ...(maxTokens === undefined ? {} : { maxTokens }),
     ...(stop === undefined ? {} : { stop }),
+    ...(stopTokenIds === undefined ? {} : { stopTokenIds }),
     ...(ignoreEos === undefined ? {} : { ignoreEos }),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(cacheSalt === undefined ? {} : { cacheSalt }),

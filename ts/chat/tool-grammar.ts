@@ -5,6 +5,7 @@
 
 import type { GenerateRequest, Grammar } from '../engine/types.js';
 import { argumentsRule, callRule } from './grammar/calls.js';
+import { contentExpression } from './grammar/content.js';
 import { anyOf, joined, Rules } from './grammar/rules.js';
 import { BARE_CALLS, type ToolSyntax } from './formats/index.js';
 import { type CompiledFormat, isMark, withMarks } from './output/marks.js';
@@ -93,6 +94,32 @@ export function responseGrammar(
     return held(rules, joined(before, anyOf(answers)));
   }
   const answers = tools.length === 0 ? [json] : [json, callsExpression(rules, format, tools, parallel)];
+  return held(rules, joined(before, anyOf(answers)));
+}
+
+/**
+ * Grammar of a whole answer, reasoning included, whose content matches a grammar of the request; tools that may be called
+ * are an alternative.
+ * @param tools empty if none may be called
+ */
+export function guidedGrammar(
+  format: CompiledFormat,
+  wanted: Grammar,
+  tools: readonly ToolDefinition[] = [],
+  parallel = true,
+  reasoning: ReasoningState = 'possible',
+): Held {
+  const thinks = format.channels || (format.reasoning !== undefined && reasoning !== 'closed');
+  if (!thinks && tools.length === 0) return { constraint: { grammar: wanted }, owners: [] };
+  const rules = new Rules(format);
+  const before = reasoningExpression(rules, format, reasoning);
+  const content = contentExpression(rules, wanted);
+  if (format.channels) {
+    const final = joined(rules.text(withMarks('<|channel|>final<|message|>', format.marks)), content);
+    const answers = tools.length === 0 ? [final] : [final, channelCall(rules, format, tools)];
+    return held(rules, joined(before, anyOf(answers)));
+  }
+  const answers = tools.length === 0 ? [content] : [content, callsExpression(rules, format, tools, parallel)];
   return held(rules, joined(before, anyOf(answers)));
 }
 

@@ -2,6 +2,7 @@
 
 import type {
   FinishReason as EngineFinishReason,
+  Grammar,
   SamplingOptions,
   Timings,
   TokenInfo,
@@ -44,10 +45,13 @@ export interface ChatRequest {
   /** The answer may hold more than one call. @default true */
   readonly parallelToolCalls?: boolean;
   readonly responseFormat?: ResponseFormat;
+  /** What the answer must match, instead of a response format. */
+  readonly grammar?: Grammar;
   readonly sampling?: SamplingOptions;
   /** Unset: the rest of the context. */
   readonly maxTokens?: number;
   readonly stop?: readonly string[];
+  readonly stopTokenIds?: readonly number[];
   readonly ignoreEos?: boolean;
   readonly logprobs?: number;
   /** Extra variables for the template (`enable_thinking`, …). */

@@ -8,6 +8,7 @@ import { Option, type Command } from 'commander';
 
 import { createRegistry } from '../app/registry.js';
 import type { ModelRegistry } from '../app/types.js';
+import { unreadVariables } from '../chat/template-defaults.js';
 import { createNativeEngine } from '../engine/native.js';
 import type { Device, Dtype, Engine, LoadOptions } from '../engine/types.js';
 import { createApp } from '../http/app.js';
@@ -15,13 +16,14 @@ import { Drain } from '../http/drain.js';
 import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { closeServer, createHttpServer, listen } from '../http/server.js';
 import type { McpPool } from '../mcp/client-pool.js';
+import { reasoningSwitch } from '../protocol/reasoning-switch.js';
 import { CliFailure, systemCode } from './failure.js';
 import { plural } from './format.js';
 import { openMcpServers } from './mcp-servers.js';
 import { ProgressLine } from './progress.js';
 import { type OpenResponses, openResponses } from './responses-file.js';
 import { curlLine, describeModel, serverUrl } from './serve-report.js';
-import { byteSize, collect, collectList, decimal, wholeNumber } from './values.js';
+import { byteSize, collect, collectList, collectOrigins, decimal, jsonObject, wholeNumber } from './values.js';
 
 interface ServeFlags {
   readonly host: string;
@@ -36,6 +38,8 @@ interface ServeFlags {
   readonly speculation: 'on' | 'off';
   readonly servedModelName?: string;
   readonly defaultSeed?: number;
+  readonly reasoning: 'auto' | 'on' | 'off';
+  readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
   readonly modelTimeout: number;
   readonly maxLoadedModels?: number;
   readonly memoryBudget?: number;
@@ -77,7 +81,7 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--allow-unauthenticated', 'serve other machines without a key')
     .option('--enable-cors', 'let web pages of any origin call the API')
     .option('--allowed-hosts <list>', 'further Host names to answer to', collectList)
-    .option('--allowed-origins <list>', 'web origins that may call the API', collectList)
+    .option('--allowed-origins <list>', 'web origins that may call the API', collectOrigins)
     .option('--drain-timeout <seconds>', 'time that a TERM signal gives to running answers', decimal(0, 86_400), 30)
     .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
     .option('--responses-store <where>', 'a file, memory, or off (default: a file in the folder of your data)')
@@ -108,6 +112,8 @@ export function addServeCommand(program: Command, version: string): void {
     .addOption(choice('--speculation <mode>', 'verify drafted tokens; answers stay the same', ['on', 'off'], 'on'))
     .option('--served-model-name <name>', 'name that the model answers to')
     .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
+    .addOption(choice('--reasoning <when>', 'whether models think aloud first', ['auto', 'on', 'off'], 'auto'))
+    .option('--chat-template-kwargs <json>', 'variables for chat templates, where a request does not say', jsonObject)
     .option('--model-timeout <seconds>', 'unload a model unused for so long; 0 never does', decimal(0, 1e7), 300)
     .option('--max-loaded-models <n>', 'models loaded at once (default: no limit)', wholeNumber(1, 1024))
     .option(
@@ -145,12 +151,14 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   const defaults = loadDefaults(flags);
   const { servedModelName, modelTimeout, maxLoadedModels, memoryBudget } = flags;
   const pinned = model === undefined ? undefined : { ...defaults, model };
+  const templateVariables = templateDefaults(flags);
   const registry = createRegistry({
     engine,
     pinned,
     defaults,
     servedModelName,
     modelTimeout,
+    templateVariables,
     ...(maxLoadedModels === undefined ? {} : { maxLoadedModels }),
     ...(memoryBudget === undefined ? {} : { memoryBudget }),
     ...(model === undefined && { logger }),
@@ -178,7 +186,7 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   say(`tsserve ${version} listens on ${url}`);
   try {
     if (model === undefined) await sayWhatIsListed(registry);
-    else await loadPinned(registry, url, apiKeys.length > 0, stop);
+    else await loadPinned(registry, url, apiKeys.length > 0, stop, templateVariables);
     await aborted(stop);
   } catch (error) {
     if (!stop.aborted) throw error;
@@ -197,10 +205,18 @@ function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
   return { device, dtype, ...limits, speculation, defaultSeed, noDownload: !flags.download };
 }
 
+/** `--reasoning` says it in the words of every family; it goes before what is said in one family's words. */
+function templateDefaults({ reasoning, chatTemplateKwargs }: ServeFlags): Readonly<Record<string, unknown>> {
+  return { ...chatTemplateKwargs, ...(reasoning === 'auto' ? {} : reasoningSwitch(reasoning === 'on')) };
+}
+
 async function readKeys(flags: ServeFlags): Promise<string[]> {
   const keys = [...(flags.apiKey ?? [])];
   const fromEnvironment = process.env.TSSERVE_API_KEY;
-  if (fromEnvironment !== undefined && fromEnvironment !== '') keys.push(fromEnvironment);
+  if (fromEnvironment !== undefined && fromEnvironment !== '') {
+    if (fromEnvironment.trim() === '') throw new CliFailure('TSSERVE_API_KEY holds a blank key');
+    keys.push(fromEnvironment);
+  }
   if (flags.apiKeyFile === undefined) return keys;
   const text = await readFile(flags.apiKeyFile, 'utf8').catch((error: unknown) => {
     throw new CliFailure(
@@ -232,13 +248,21 @@ function listenSentence({ host, port }: ServeFlags, error: unknown): string {
   }
 }
 
-async function loadPinned(registry: ModelRegistry, url: string, needsKey: boolean, signal: AbortSignal): Promise<void> {
+async function loadPinned(
+  registry: ModelRegistry,
+  url: string,
+  needsKey: boolean,
+  signal: AbortSignal,
+  templateVariables: Readonly<Record<string, unknown>>,
+): Promise<void> {
   const line = new ProgressLine(process.stderr);
   // Never released: the model stays as long as the server does.
   const { model } = await registry
     .acquire(undefined, { signal, onProgress: (progress) => line.update(progress) })
     .finally(() => line.end());
   say(describeModel(model.info));
+  const unread = unreadVariables(model.info, templateVariables);
+  if (unread.length > 0) say(`its chat template does not read ${unread.join(', ')}: that has no effect`);
   say(`try:\n  ${curlLine(url, model.id, model.info.chatTemplate !== undefined, needsKey)}`);
 }
 

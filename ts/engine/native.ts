@@ -204,11 +204,12 @@ class NativeEngineAdapter implements Engine {
 }
 
 function toBinding(request: GenerateRequest): Parameters<NativeEngine['generate']>[2] {
-  const { prompt, sampling, constraint, stop } = request;
+  const { prompt, sampling, constraint, stop, stopTokenIds } = request;
   return {
     ...('ids' in prompt ? { ids: [...prompt.ids] } : { text: prompt.text, addSpecialTokens: prompt.addSpecialTokens }),
     maxTokens: request.maxTokens,
     stop: stop === undefined ? undefined : [...stop],
+    stopTokenIds: stopTokenIds === undefined ? undefined : [...stopTokenIds],
     ignoreEos: request.ignoreEos,
     sampling: sampling === undefined ? undefined : toBindingSampling(sampling),
     constraint: constraint === undefined ? undefined : toBindingConstraint(constraint),

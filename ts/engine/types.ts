@@ -152,6 +152,9 @@ export interface GenerateRequest {
   /** Unset: the rest of the context. */
   readonly maxTokens?: number;
   readonly stop?: readonly string[];
+  /** Tokens that end the answer as the model's own end tokens do; they are marks, not text. Up to 256. */
+  readonly stopTokenIds?: readonly number[];
+  /** The model's own end tokens do not end the answer. */
   readonly ignoreEos?: boolean;
   readonly sampling?: SamplingOptions;
   /** What the answer must match: from its beginning, or from a trigger on. */

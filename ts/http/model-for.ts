@@ -35,8 +35,7 @@ function modelFor(context: Asker, model: ServedModel): ServedModel {
     close: () => model.engine.close(),
   };
   return {
-    id: model.id,
-    info: model.info,
+    ...model,
     engine,
     chat: {
       chat: (request, signal) => {

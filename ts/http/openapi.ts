@@ -31,19 +31,34 @@ export function describeApi(routes: readonly Route[], { keys }: { readonly keys:
 
 function operation(route: Route, keys: boolean): JsonSchema {
   const { method, path, summary, body } = route;
-  const parameters = [...path.matchAll(/[*:](\w+)/g)].map(([, name]) => {
-    return { name, in: 'path', required: true, schema: { type: 'string' } };
-  });
   return {
     operationId: operationId(method, path),
     summary,
-    ...(parameters.length === 0 ? {} : { parameters }),
+    ...parametersOf(route),
     ...(body === undefined
       ? {}
       : { requestBody: { required: true, content: json(bodySchema(path, body.fields, body.required)) } }),
     responses: { 200: success(route), default: { $ref: '#/components/responses/Error' } },
     ...(keys ? { security: authOf(route) === 'key' ? [{ key: [] }] : [] } : {}),
   };
+}
+
+function parametersOf({ path, query = {} }: Route): JsonSchema {
+  const segments = [...path.matchAll(/[*:](\w+)/g)].map(([, name]) => ({
+    name,
+    in: 'path',
+    required: true,
+    schema: { type: 'string' },
+  }));
+  const further = Object.entries(query).map(([name, { schema, note }]) => ({
+    name,
+    in: 'query',
+    required: false,
+    description: note,
+    schema,
+  }));
+  const parameters = [...segments, ...further];
+  return parameters.length === 0 ? {} : { parameters };
 }
 
 /** What is honoured, and what is accepted without effect and says so; what is refused is left out. */

@@ -5,9 +5,17 @@ import type { ItemList } from '../protocol/response-object.js';
 import type { StoredItem } from '../protocol/response-items.js';
 import type { ItemPage } from '../responses/store.js';
 import type { RequestContext } from './context.js';
+import type { Route } from './routes/route.js';
 
 const MAX_PAGE = 100;
 const DEFAULT_PAGE = 20;
+
+/** For the API's description. */
+export const PAGE_QUERY: NonNullable<Route['query']> = {
+  limit: { schema: { type: 'integer', minimum: 1, maximum: MAX_PAGE }, note: `${DEFAULT_PAGE} if absent` },
+  order: { schema: { enum: ['asc', 'desc'] }, note: 'desc if absent: the newest first' },
+  after: { schema: { type: 'string' }, note: 'the id of the item before the page' },
+};
 
 export interface PageQuery extends ItemPage {
   readonly descending: boolean;

@@ -53,8 +53,12 @@ export async function* generateSeveral<Event extends ChatEvent | GenerationEvent
   yield* mergeConcurrently(sources.flat(), limit, () => stop.abort());
 }
 
-/** The sampling of one of several answers: seeds count up, so that each is another answer and all can be had again. */
-export function samplingOf<S extends SamplingOptions>(sampling: S, choice: number): S {
-  if (sampling.seed === undefined || choice === 0) return sampling;
-  return { ...sampling, seed: (sampling.seed + choice) % 2 ** 53 };
+/**
+ * The sampling of one of several answers: seeds count up, so that each is another answer and all can be had again.
+ * @param defaultSeed of a request without one; undefined: the engine takes a fresh one for each
+ */
+export function samplingOf<S extends SamplingOptions>(sampling: S, choice: number, defaultSeed?: number): S {
+  const seed = sampling.seed ?? defaultSeed;
+  if (seed === undefined || choice === 0) return sampling;
+  return { ...sampling, seed: (seed + choice) % 2 ** 53 };
 }

@@ -14,8 +14,9 @@ import {
   string,
 } from './fields.js';
 import { checkMcpTools, type McpTool, parseMcpTool, requireUnattended } from './mcp.js';
-import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { checkFields, equals, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
+import { type GrammarFields, parseGuided } from './grammar.js';
 import { type Message, parseMessage } from './messages.js';
 import { REASONING_EFFORTS } from './reasoning.js';
 import {
@@ -24,10 +25,11 @@ import {
   parseChoices,
   parseModel,
   parseSampling,
-  parseStop,
+  parseStops,
   parseStream,
   type SamplingFields,
   SHARED_FIELDS,
+  type StopFields,
   type StreamFields,
 } from './sampling.js';
 import { parseResponseFormat, type ResponseFormat } from './response-format.js';
@@ -36,7 +38,7 @@ import type { McpCallError } from './response-items.js';
 import type { WireTimings, WireUsage } from './usage.js';
 
 /** A request that exists is valid. */
-export interface ChatCompletionRequest extends StreamFields {
+export interface ChatCompletionRequest extends StreamFields, StopFields {
   /** Undefined: the one model that is served. */
   readonly model: string | undefined;
   /** At least one. */
@@ -49,13 +51,13 @@ export interface ChatCompletionRequest extends StreamFields {
   readonly mcpTools: readonly McpTool[];
   readonly parallelToolCalls: boolean | undefined;
   readonly responseFormat: ResponseFormat | undefined;
+  /** What the answer must match, if it is said in vLLM's way: then there is no response format. */
+  readonly grammar: GrammarFields | undefined;
   /** Answers to the conversation, at least 1. */
   readonly n: number;
   readonly sampling: SamplingFields;
   /** At least 1; undefined: the rest of the context. */
   readonly maxTokens: number | undefined;
-  readonly stop: readonly string[];
-  readonly ignoreEos: boolean;
   /** Alternatives per token, 0..20; undefined: no log-probabilities. */
   readonly logprobs: number | undefined;
   readonly templateVariables: JsonObject;
@@ -76,14 +78,11 @@ export const CHAT_COMPLETION_FIELDS = {
   },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
   parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
-  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
-  chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
+  response_format: { status: 'honoured', note: 'text, json_object (also with a schema as `value`), json_schema' },
   reasoning_effort: {
     status: 'honoured',
     note: 'none, minimal, low, medium, high, xhigh, max, as far as the chat template has a switch, a word or a budget for it',
   },
-  add_generation_prompt: { status: 'honoured' },
-  continue_final_message: { status: 'honoured', note: 'the last message must be an assistant’s' },
   metadata: { status: 'ignored', note: 'completions are not stored' },
   store: { status: 'ignored', note: 'completions are not stored' },
   service_tier: { status: 'ignored', note: 'there is one' },
@@ -99,8 +98,13 @@ export const CHAT_COMPLETION_FIELDS = {
   audio: { status: 'refused', note: 'answers are text' },
   functions: { status: 'refused', note: 'deprecated; use tools', harmless: isEmpty },
   function_call: { status: 'refused', note: 'deprecated; use tool_choice', harmless: equals('none', 'auto') },
-  chat_template: { status: 'refused', note: 'only the model’s own template is run' },
-  documents: { status: 'refused', note: 'put them into a message', harmless: isEmpty },
+  ...extras({
+    chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
+    add_generation_prompt: { status: 'honoured' },
+    continue_final_message: { status: 'honoured', note: 'the last message must be an assistant’s' },
+    chat_template: { status: 'refused', note: 'only the model’s own template is run' },
+    documents: { status: 'refused', note: 'put them into a message', harmless: isEmpty },
+  }),
 } as const satisfies FieldTable;
 
 export function parseChatCompletionRequest(body: unknown, options: ParseOptions): ChatCompletionRequest {
@@ -110,7 +114,6 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
   const limit = integer(1, MAX_INT32);
   const maxTokens = fields.optional('max_tokens', limit);
   const config = parseGenerationConfig(fields, options);
-  const stop = parseStop(fields);
   return {
     ...parseStream(fields),
     ...parseContinuation(fields, messages),
@@ -118,11 +121,11 @@ export function parseChatCompletionRequest(body: unknown, options: ParseOptions)
     messages,
     ...parseTools(fields, options),
     responseFormat: fields.optional('response_format', parseResponseFormat),
+    grammar: parseGuided(fields),
     n: parseChoices(fields),
     sampling: { ...config.sampling, ...parseSampling(fields) },
     maxTokens: fields.optional('max_completion_tokens', limit) ?? maxTokens ?? config.maxTokens,
-    stop: stop.length > 0 ? stop : config.stop,
-    ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
+    ...parseStops(fields, config),
     logprobs: parseLogprobs(fields),
     templateVariables: parseTemplateVariables(fields),
     cacheSalt: fields.optional('cache_salt', string),

@@ -2,7 +2,7 @@
 
 import { invalidType, invalidValue } from './errors.js';
 import { array, boolean, fieldsOf, integer, string } from './fields.js';
-import { checkFields, equals, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { checkFields, equals, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
 import { type GrammarFields, parseGrammar } from './grammar.js';
 import {
@@ -11,10 +11,11 @@ import {
   parseChoices,
   parseModel,
   parseSampling,
-  parseStop,
+  parseStops,
   parseStream,
   type SamplingFields,
   SHARED_FIELDS,
+  type StopFields,
   type StreamFields,
 } from './sampling.js';
 import type { WireTimings, WireUsage } from './usage.js';
@@ -28,7 +29,7 @@ export const MAX_PROMPTS = 128;
 export const DEFAULT_MAX_TOKENS = 16;
 
 /** A request that exists is valid. */
-export interface CompletionRequest extends StreamFields {
+export interface CompletionRequest extends StreamFields, StopFields {
   /** Undefined: the one model that is served. */
   readonly model: string | undefined;
   /** 1..MAX_PROMPTS. */
@@ -40,8 +41,6 @@ export interface CompletionRequest extends StreamFields {
   readonly grammar: GrammarFields | undefined;
   /** 0 only with echo. */
   readonly maxTokens: number;
-  readonly stop: readonly string[];
-  readonly ignoreEos: boolean;
   /** Alternatives per token, 0..20; undefined: no log-probabilities. */
   readonly logprobs: number | undefined;
   /** The prompt goes before the answer, with its own log-probabilities if they are asked for. */
@@ -58,15 +57,12 @@ export const COMPLETION_FIELDS = {
   max_tokens: { status: 'honoured', note: `${DEFAULT_MAX_TOKENS} if absent; 0 with echo` },
   logprobs: { status: 'honoured', note: `0..${MAX_TOP_LOGPROBS}` },
   echo: { status: 'honoured' },
-  add_special_tokens: { status: 'honoured', note: 'true if absent' },
   suffix: { status: 'refused', note: 'there is no fill-in-the-middle', harmless: isEmpty },
   best_of: { status: 'refused', note: 'one answer per prompt (best_of = 1)', harmless: equals(1) },
-  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
-  guided_json: { status: 'honoured', note: 'a JSON schema' },
-  guided_regex: { status: 'honoured' },
-  guided_choice: { status: 'honoured' },
-  guided_grammar: { status: 'honoured', note: 'Lark' },
-  structured_outputs: { status: 'honoured', note: 'json, json_object, regex, choice, grammar (Lark)' },
+  ...extras({
+    add_special_tokens: { status: 'honoured', note: 'true if absent' },
+    response_format: { status: 'honoured', note: 'text, json_object (also with a schema as `value`), json_schema' },
+  }),
 } as const satisfies FieldTable;
 
 export function parseCompletionRequest(body: unknown, options: ParseOptions): CompletionRequest {
@@ -75,7 +71,6 @@ export function parseCompletionRequest(body: unknown, options: ParseOptions): Co
   const echo = fields.optional('echo', boolean) ?? false;
   const config = parseGenerationConfig(fields, options);
   const maxTokens = fields.optional('max_tokens', integer(0, MAX_INT32)) ?? config.maxTokens ?? DEFAULT_MAX_TOKENS;
-  const stop = parseStop(fields);
   if (maxTokens === 0 && !echo) throw invalidValue('max_tokens', 'must be at least 1 without echo, got 0');
   const prompts = fields.required('prompt', parsePrompts);
   const n = parseChoices(fields);
@@ -93,8 +88,7 @@ export function parseCompletionRequest(body: unknown, options: ParseOptions): Co
     sampling: { ...config.sampling, ...parseSampling(fields) },
     grammar: parseGrammar(fields),
     maxTokens,
-    stop: stop.length > 0 ? stop : config.stop,
-    ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
+    ...parseStops(fields, config),
     logprobs: fields.optional('logprobs', integer(0, MAX_TOP_LOGPROBS)),
     echo,
     addSpecialTokens: fields.optional('add_special_tokens', boolean) ?? true,

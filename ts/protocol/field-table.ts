@@ -3,12 +3,16 @@
 import { unknownParameter, unsupportedParameter } from './errors.js';
 import type { Fields } from './fields.js';
 
-export type FieldRule =
+export type FieldRule = (
   | { readonly status: 'honoured'; readonly note?: string }
   /** Accepted without effect; logged once. */
   | { readonly status: 'ignored'; readonly note: string }
   /** Ignoring it would change the answer: a 400 that names it, unless its value asks for nothing. */
-  | { readonly status: 'refused'; readonly note: string; readonly harmless?: (value: unknown) => boolean };
+  | { readonly status: 'refused'; readonly note: string; readonly harmless?: (value: unknown) => boolean }
+) & {
+  /** OpenAI's endpoint does not have it. */
+  readonly extra?: true;
+};
 
 export type FieldTable = Readonly<Record<string, FieldRule>>;
 
@@ -32,6 +36,14 @@ export function checkFields(fields: Fields, table: FieldTable, options: ParseOpt
       throw unsupportedParameter(fields.pathOf(name), rule.note);
     }
   }
+}
+
+/** A table of fields none of which OpenAI's endpoint has. */
+export function extras<const T extends FieldTable>(
+  table: T,
+): { readonly [K in keyof T]: T[K] & { readonly extra: true } } {
+  const entries = Object.entries(table).map(([name, rule]) => [name, { ...rule, extra: true }]);
+  return Object.fromEntries(entries) as { readonly [K in keyof T]: T[K] & { readonly extra: true } };
 }
 
 export function equals(...allowed: readonly unknown[]): (value: unknown) => boolean {

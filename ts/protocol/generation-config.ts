@@ -8,6 +8,7 @@ import {
   MAX_INT32,
   parseSamplingFields,
   type SamplingFields,
+  STOP_TOKENS,
   type StopFields,
   TOKEN_LISTS,
 } from './sampling.js';
@@ -51,7 +52,7 @@ export const GENERATION_CONFIG_FIELDS = {
   min_length: { status: 'refused', note: 'use min_new_tokens', harmless: equals(0) },
   max_time: { status: 'refused', note: 'cancel the request instead' },
   watermarking_config: { status: 'refused', note: 'there is no watermark' },
-  eos_token_id: { status: 'ignored', note: 'the model’s own' },
+  eos_token_id: { status: 'honoured', note: 'a token or several, instead of the model’s own' },
   bos_token_id: { status: 'ignored', note: 'the model’s own' },
   pad_token_id: { status: 'ignored', note: 'nothing is padded' },
   transformers_version: { status: 'ignored', note: 'says nothing about the answer' },
@@ -66,17 +67,17 @@ export const GENERATION_CONFIG_FIELDS = {
   constraints: { status: 'refused', note: 'there is no beam search', harmless: isEmpty },
 } as const satisfies FieldTable;
 
+const NOTHING: GenerationConfig = { sampling: {}, stop: [], stopTokenIds: [], ignoreEos: false };
+
 /** The request's `generation_config`; nothing is set if it is absent. */
 export function parseGenerationConfig(fields: Fields, options: ParseOptions): GenerationConfig {
-  return (
-    fields.optional('generation_config', (value, path) => parse(value, path, options)) ?? { sampling: {}, stop: [] }
-  );
+  return fields.optional('generation_config', (value, path) => parse(value, path, options)) ?? NOTHING;
 }
 
 function parse(value: unknown, path: string, options: ParseOptions): GenerationConfig {
   if (typeof value !== 'string') throw invalidType(path, 'a JSON string', value);
   // What a client sends where it has nothing to say.
-  if (value.trim() === '') return { sampling: {}, stop: [] };
+  if (value.trim() === '') return NOTHING;
   let json: unknown;
   try {
     json = JSON.parse(value);
@@ -85,6 +86,7 @@ function parse(value: unknown, path: string, options: ParseOptions): GenerationC
   }
   const config = fieldsOf(json, path);
   checkFields(config, GENERATION_CONFIG_FIELDS, options);
+  const ends = config.optional('eos_token_id', endTokens);
   const doSample = config.optional('do_sample', boolean);
   const sampling = parseSamplingFields(config);
   const temperature = doSample === false ? 0 : (sampling.temperature ?? (doSample === true ? 1 : undefined));
@@ -102,8 +104,12 @@ function parse(value: unknown, path: string, options: ParseOptions): GenerationC
     }),
     ...defined({ maxTokens: config.optional('max_new_tokens', integer(1, MAX_INT32)) }),
     stop: config.optional('stop_strings', stopStrings) ?? [],
+    stopTokenIds: ends ?? [],
+    ignoreEos: ends !== undefined,
   };
 }
+
+const endTokens: Parse<readonly number[]> = (value, path) => STOP_TOKENS(Array.isArray(value) ? value : [value], path);
 
 const stopStrings: Parse<readonly string[]> = (value, path) =>
   Array.isArray(value) ? array(nonEmptyString, 0, 16)(value, path) : [nonEmptyString(value, path)];

@@ -25,6 +25,16 @@ type Found = readonly [path: string, grammar: GrammarFields];
 
 /** The one grammar that a request asks for; undefined if none. */
 export function parseGrammar(fields: Fields): GrammarFields | undefined {
+  return theOnly(fields)?.[1];
+}
+
+/** The same without that of `response_format`, which is somebody else's, but must not come with another. */
+export function parseGuided(fields: Fields): GrammarFields | undefined {
+  const [path, grammar] = theOnly(fields) ?? [];
+  return path === fields.pathOf('response_format') ? undefined : grammar;
+}
+
+function theOnly(fields: Fields): Found | undefined {
   const structured = fields.optional('structured_outputs', (value, path) => found(fieldsOf(value, path), '')) ?? [];
   const format = fields.optional('response_format', (value, path): Found[] => {
     const grammar = parseResponseFormat(value, path);
@@ -32,7 +42,7 @@ export function parseGrammar(fields: Fields): GrammarFields | undefined {
   });
   const [first, second] = [...found(fields, 'guided_'), ...structured, ...(format ?? [])];
   if (second !== undefined) throw invalidValue(second[0], `cannot be combined with '${first?.[0] ?? ''}'`);
-  return first?.[1];
+  return first;
 }
 
 function found(fields: Fields, prefix: '' | 'guided_'): Found[] {
@@ -67,7 +77,10 @@ function parseResponseFormat(value: unknown, path: string): GrammarFields | unde
   const format = fieldsOf(value, path);
   const type = format.required('type', oneOf('text', 'json_object', 'json_schema'));
   if (type === 'text') return undefined;
-  if (type === 'json_object') return { type };
+  if (type === 'json_object') {
+    const schema = format.optional('value', parseSchema) ?? format.optional('schema', parseSchema);
+    return schema === undefined ? { type } : { type: 'json_schema', schema };
+  }
   const inner = fieldsOf(format.required('json_schema', object), format.pathOf('json_schema'));
   return { type, schema: inner.optional('schema', parseSchema) ?? {} };
 }

@@ -101,6 +101,36 @@ export type ResponseEvent =
   | McpArgumentsDoneEvent
   | McpStateEvent;
 
+const TYPES = {
+  'response.created': true,
+  'response.queued': true,
+  'response.in_progress': true,
+  'response.completed': true,
+  'response.incomplete': true,
+  'response.failed': true,
+  'response.output_item.added': true,
+  'response.output_item.done': true,
+  'response.content_part.added': true,
+  'response.content_part.done': true,
+  'response.output_text.delta': true,
+  'response.output_text.done': true,
+  'response.reasoning_text.delta': true,
+  'response.reasoning_text.done': true,
+  'response.function_call_arguments.delta': true,
+  'response.function_call_arguments.done': true,
+  'response.mcp_list_tools.in_progress': true,
+  'response.mcp_list_tools.completed': true,
+  'response.mcp_list_tools.failed': true,
+  'response.mcp_call.in_progress': true,
+  'response.mcp_call_arguments.delta': true,
+  'response.mcp_call_arguments.done': true,
+  'response.mcp_call.completed': true,
+  'response.mcp_call.failed': true,
+} as const satisfies Readonly<Record<ResponseEvent['type'], true>>;
+
+/** All that are ever sent. */
+export const RESPONSE_EVENT_TYPES = Object.keys(TYPES) as readonly ResponseEvent['type'][];
+
 const TERMINAL: ReadonlySet<string> = new Set(['response.completed', 'response.incomplete', 'response.failed']);
 
 /** Whether nothing follows this event. */

@@ -14,7 +14,8 @@ import {
   oneOf,
   string,
 } from './fields.js';
-import { checkFields, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { checkFields, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
+import { parseGenerationConfig } from './generation-config.js';
 import { REASONING_EFFORTS } from './reasoning.js';
 import { parseInput } from './response-input.js';
 import type { InputItem } from './response-items.js';
@@ -31,13 +32,14 @@ import {
   MAX_TOP_LOGPROBS,
   parseModel,
   parseSampling,
-  parseStop,
+  parseStops,
   type SamplingFields,
   SHARED_FIELDS,
+  type StopFields,
 } from './sampling.js';
 
 /** A request that exists is valid. */
-export interface CreateResponse {
+export interface CreateResponse extends StopFields {
   /** Undefined: the one model that is served. */
   readonly model: string | undefined;
   readonly input: readonly InputItem[];
@@ -52,8 +54,6 @@ export interface CreateResponse {
   readonly sampling: SamplingFields;
   /** As they came, for the echo. */
   readonly penalties: { readonly presence: number; readonly frequency: number };
-  readonly stop: readonly string[];
-  readonly ignoreEos: boolean;
   /** Alternatives per token; undefined: no log-probabilities. */
   readonly logprobs: number | undefined;
   readonly maxOutputTokens: number | undefined;
@@ -97,17 +97,6 @@ export const RESPONSE_FIELDS = {
   metadata: { status: 'honoured', note: 'kept and echoed' },
   temperature: SHARED_FIELDS.temperature,
   top_p: SHARED_FIELDS.top_p,
-  top_k: SHARED_FIELDS.top_k,
-  min_p: SHARED_FIELDS.min_p,
-  seed: SHARED_FIELDS.seed,
-  stop: SHARED_FIELDS.stop,
-  ignore_eos: SHARED_FIELDS.ignore_eos,
-  presence_penalty: SHARED_FIELDS.presence_penalty,
-  frequency_penalty: SHARED_FIELDS.frequency_penalty,
-  repetition_penalty: SHARED_FIELDS.repetition_penalty,
-  logit_bias: SHARED_FIELDS.logit_bias,
-  generation_config: SHARED_FIELDS.generation_config,
-  cache_salt: SHARED_FIELDS.cache_salt,
   top_logprobs: { status: 'honoured', note: `0..${MAX_TOP_LOGPROBS}` },
   max_output_tokens: { status: 'honoured', note: 'at least 1 (16 at OpenAI); reasoning counts' },
   max_tool_calls: { status: 'honoured', note: 'calls of MCP tools over the whole response' },
@@ -122,7 +111,6 @@ export const RESPONSE_FIELDS = {
     status: 'honoured',
     note: 'effort as far as the chat template has a switch, a word or a budget for it; summary has no effect: reasoning is sent whole',
   },
-  chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
   truncation: { status: 'honoured', note: 'auto leaves out the oldest turns that do not fit' },
   safety_identifier: { status: 'honoured', note: 'echoed' },
   prompt_cache_key: { status: 'honoured', note: 'echoed; prefixes are found by their tokens' },
@@ -133,20 +121,62 @@ export const RESPONSE_FIELDS = {
   user: { status: 'ignored', note: 'no accounts' },
   moderation: { status: 'ignored', note: 'there is none' },
   context_management: { status: 'ignored', note: 'nothing is compacted unasked; see POST /v1/responses/compact' },
-  client_metadata: { status: 'ignored', note: 'a client’s own' },
   prompt: { status: 'refused', note: 'there are no stored prompts; send instructions and input', harmless: isEmpty },
+  ...extras({
+    seed: SHARED_FIELDS.seed,
+    stop: SHARED_FIELDS.stop,
+    presence_penalty: SHARED_FIELDS.presence_penalty,
+    frequency_penalty: SHARED_FIELDS.frequency_penalty,
+    logit_bias: SHARED_FIELDS.logit_bias,
+    top_k: SHARED_FIELDS.top_k,
+    min_p: SHARED_FIELDS.min_p,
+    typical_p: SHARED_FIELDS.typical_p,
+    min_tokens: SHARED_FIELDS.min_tokens,
+    no_repeat_ngram_size: SHARED_FIELDS.no_repeat_ngram_size,
+    repetition_penalty: SHARED_FIELDS.repetition_penalty,
+    stop_token_ids: SHARED_FIELDS.stop_token_ids,
+    ignore_eos: SHARED_FIELDS.ignore_eos,
+    generation_config: SHARED_FIELDS.generation_config,
+    cache_salt: SHARED_FIELDS.cache_salt,
+    chat_template_kwargs: { status: 'honoured', note: 'variables for the chat template' },
+    client_metadata: { status: 'ignored', note: 'a client’s own' },
+  }),
+} as const satisfies FieldTable;
+
+/** `POST /v1/responses/input_tokens` takes the same request. */
+export const INPUT_TOKENS_FIELDS = {
+  ...RESPONSE_FIELDS,
+  personality: { status: 'ignored', note: 'local models know no such thing' },
+} as const satisfies FieldTable;
+
+export const COMPACT_FIELDS = {
+  model: { status: 'honoured', note: 'required; none is asked' },
+  input: RESPONSE_FIELDS.input,
+  previous_response_id: RESPONSE_FIELDS.previous_response_id,
+  instructions: { status: 'ignored', note: 'nothing is summarised' },
+  prompt_cache_key: { status: 'ignored', note: 'nothing is computed' },
+  prompt_cache_options: { status: 'ignored', note: 'nothing is computed' },
+  prompt_cache_retention: { status: 'ignored', note: 'nothing is computed' },
+  service_tier: RESPONSE_FIELDS.service_tier,
 } as const satisfies FieldTable;
 
 /** As at OpenAI. */
 export const MAX_METADATA_PAIRS = 16;
 export const MAX_METADATA_KEY = 64;
 export const MAX_METADATA_VALUE = 512;
+const MAX_IDENTIFIER_CHARS = 64;
+/** Our own: OpenAI’s schema names no limit. */
 const MAX_KEY_CHARS = 256;
 const MAX_INCLUDES = 64;
 
-export function parseCreateResponse(body: unknown, options: ParseOptions): CreateResponse {
+/** @param table of the endpoint */
+export function parseCreateResponse(
+  body: unknown,
+  options: ParseOptions,
+  table: FieldTable = RESPONSE_FIELDS,
+): CreateResponse {
   const fields = fieldsOf(body, '');
-  checkFields(fields, RESPONSE_FIELDS, options);
+  checkFields(fields, table, options);
   const previousResponseId = fields.optional('previous_response_id', nonEmptyString);
   const conversation = fields.optional('conversation', parseConversation);
   if (conversation !== undefined && previousResponseId !== undefined) throw bothGiven();
@@ -160,6 +190,7 @@ export function parseCreateResponse(body: unknown, options: ParseOptions): Creat
   const background = fields.optional('background', boolean) ?? false;
   if (background && !store) throw invalidValue('background', 'needs store: the answer is fetched later');
   const includes = fields.optional('include', array(string, 0, MAX_INCLUDES)) ?? [];
+  const config = parseGenerationConfig(fields, options);
   const text = fields.optional('text', parseText);
   const reasoning = fields.optional('reasoning', parseReasoning);
   return {
@@ -172,15 +203,14 @@ export function parseCreateResponse(body: unknown, options: ParseOptions): Creat
     background,
     stream: fields.optional('stream', boolean) ?? false,
     metadata: fields.optional('metadata', parseMetadata) ?? {},
-    sampling: parseSampling(fields),
+    sampling: { ...config.sampling, ...parseSampling(fields) },
     penalties: {
       presence: numberOrZero(fields, 'presence_penalty'),
       frequency: numberOrZero(fields, 'frequency_penalty'),
     },
-    stop: parseStop(fields),
-    ignoreEos: fields.optional('ignore_eos', boolean) ?? false,
+    ...parseStops(fields, config),
     logprobs: parseLogprobs(fields, includes),
-    maxOutputTokens: fields.optional('max_output_tokens', integer(1, MAX_INT32)),
+    maxOutputTokens: fields.optional('max_output_tokens', integer(1, MAX_INT32)) ?? config.maxTokens,
     maxToolCalls: fields.optional('max_tool_calls', integer(0, MAX_INT32)),
     tools,
     toolChoice: parseChoice(fields, tools),
@@ -191,8 +221,8 @@ export function parseCreateResponse(body: unknown, options: ParseOptions): Creat
     reasoningSummary: reasoning?.summary,
     encryptedReasoning: includes.includes('reasoning.encrypted_content'),
     truncation: fields.optional('truncation', oneOf('auto', 'disabled')) ?? 'disabled',
-    safetyIdentifier: fields.optional('safety_identifier', shortString),
-    promptCacheKey: fields.optional('prompt_cache_key', shortString),
+    safetyIdentifier: fields.optional('safety_identifier', shortString(MAX_IDENTIFIER_CHARS)),
+    promptCacheKey: fields.optional('prompt_cache_key', shortString(MAX_KEY_CHARS)),
     templateVariables: {
       ...(text?.verbosity === undefined ? {} : { verbosity: text.verbosity }),
       ...(reasoning?.effort === undefined ? {} : { reasoning_effort: reasoning.effort }),
@@ -279,8 +309,10 @@ function numberOrZero(fields: Fields, name: string): number {
   return typeof value === 'number' ? value : 0;
 }
 
-function shortString(value: unknown, path: string): string {
-  const text = string(value, path);
-  if (text.length > MAX_KEY_CHARS) throw invalidValue(path, `must be at most ${MAX_KEY_CHARS} characters`);
-  return text;
+function shortString(max: number): (value: unknown, path: string) => string {
+  return (value, path) => {
+    const text = string(value, path);
+    if (text.length > max) throw invalidValue(path, `must be at most ${max} characters`);
+    return text;
+  };
 }

@@ -15,7 +15,7 @@ import {
   shortened,
   string,
 } from './fields.js';
-import { equals, type FieldTable, isEmpty } from './field-table.js';
+import { equals, extras, type FieldTable, isEmpty } from './field-table.js';
 
 /** How tokens are chosen; unset fields are the model's default. */
 export interface SamplingFields {
@@ -50,6 +50,10 @@ export interface SamplingFields {
 export interface StopFields {
   /** Texts that end the answer. */
   readonly stop: readonly string[];
+  /** Tokens that do. */
+  readonly stopTokenIds: readonly number[];
+  /** The model's own end tokens do not. */
+  readonly ignoreEos: boolean;
 }
 
 export interface StreamFields {
@@ -60,6 +64,8 @@ export interface StreamFields {
 
 /** As at OpenAI. */
 export const MAX_STOP_STRINGS = 4;
+/** Of a request, and as many of its generation_config. */
+export const MAX_STOP_TOKENS = 128;
 export const MAX_TOP_LOGPROBS = 20;
 /** Answers to one prompt, as at OpenAI. */
 export const MAX_CHOICES = 128;
@@ -68,44 +74,53 @@ export const MAX_LOGIT_BIASES = 1024;
 /** What the engine's counters hold. */
 export const MAX_INT32 = 2 ** 31 - 1;
 
-export const SHARED_FIELDS = {
-  model: { status: 'honoured', note: 'may be left out where one model is served' },
-  max_tokens: { status: 'honoured' },
-  temperature: { status: 'honoured', note: '0..2; above 0 turns sampling on' },
-  top_p: { status: 'honoured', note: '0..1' },
+/** What vLLM, llama.cpp and transformers serve take too. */
+const SHARED_EXTRAS = extras({
   top_k: { status: 'honoured', note: '0 and -1 keep all' },
   min_p: { status: 'honoured', note: '0..1' },
   typical_p: { status: 'honoured', note: '0..1' },
-  frequency_penalty: { status: 'honoured', note: '-2..2, over the answer' },
-  presence_penalty: { status: 'honoured', note: '-2..2, over the answer' },
   repetition_penalty: { status: 'honoured', note: 'above 0, over prompt and answer' },
   no_repeat_ngram_size: { status: 'honoured', note: '0 is no limit' },
-  logit_bias: { status: 'honoured', note: `-100..100 by token id, up to ${MAX_LOGIT_BIASES} tokens` },
   min_tokens: { status: 'honoured', note: 'the answer ends no earlier' },
   generation_config: {
     status: 'honoured',
     note: 'transformers’ GenerationConfig as a JSON string; other fields go before it',
   },
-  seed: { status: 'honoured', note: 'the same seed gives the same answer, whatever else runs' },
-  stop: { status: 'honoured', note: `a string, or up to ${MAX_STOP_STRINGS}` },
-  ignore_eos: { status: 'honoured' },
-  stream: { status: 'honoured' },
-  stream_options: { status: 'honoured', note: 'include_usage; only with stream' },
-  logprobs: { status: 'honoured' },
+  ignore_eos: { status: 'honoured', note: 'the model’s own end tokens do not end the answer' },
   cache_salt: { status: 'honoured', note: 'cached prefixes are shared only between equal salts' },
-  user: { status: 'ignored', note: 'no accounts' },
-  n: { status: 'honoured', note: `1..${MAX_CHOICES}; with a seed, each answer takes the next one` },
-  stop_token_ids: { status: 'refused', note: 'not available yet; use stop', harmless: isEmpty },
+  stop_token_ids: {
+    status: 'honoured',
+    note: `up to ${MAX_STOP_TOKENS}, beside the model’s own end tokens; left out as stop is`,
+  },
   skip_special_tokens: { status: 'refused', note: 'special tokens are always left out', harmless: equals(true) },
   include_stop_str_in_output: { status: 'refused', note: 'stop strings are always left out', harmless: equals(false) },
   use_beam_search: { status: 'refused', note: 'there is no beam search', harmless: equals(false) },
-  guided_json: { status: 'refused', note: 'structured output is not available yet' },
-  guided_regex: { status: 'refused', note: 'structured output is not available yet' },
-  guided_choice: { status: 'refused', note: 'structured output is not available yet' },
-  guided_grammar: { status: 'refused', note: 'structured output is not available yet' },
-  structured_outputs: { status: 'refused', note: 'structured output is not available yet' },
-  grammar: { status: 'refused', note: 'structured output is not available yet', harmless: isEmpty },
-  json_schema: { status: 'refused', note: 'structured output is not available yet' },
+  guided_json: { status: 'honoured', note: 'a JSON schema, or its text' },
+  guided_json_object: { status: 'honoured', note: 'true: any JSON object' },
+  guided_regex: { status: 'honoured' },
+  guided_choice: { status: 'honoured', note: 'one of these texts' },
+  guided_grammar: { status: 'honoured', note: 'Lark' },
+  structured_outputs: { status: 'honoured', note: 'json, json_object, regex, choice, grammar (Lark)' },
+  grammar: { status: 'refused', note: 'GBNF is not read; send guided_grammar (Lark)', harmless: isEmpty },
+  json_schema: { status: 'refused', note: 'send guided_json or response_format', harmless: isEmpty },
+});
+
+export const SHARED_FIELDS = {
+  model: { status: 'honoured', note: 'may be left out where one model is served' },
+  max_tokens: { status: 'honoured' },
+  temperature: { status: 'honoured', note: '0..2; above 0 turns sampling on' },
+  top_p: { status: 'honoured', note: '0..1' },
+  frequency_penalty: { status: 'honoured', note: '-2..2, over the answer' },
+  presence_penalty: { status: 'honoured', note: '-2..2, over the answer' },
+  logit_bias: { status: 'honoured', note: `-100..100 by token id, up to ${MAX_LOGIT_BIASES} tokens` },
+  seed: { status: 'honoured', note: 'the same seed gives the same answer, whatever else runs' },
+  stop: { status: 'honoured', note: `a string, or up to ${MAX_STOP_STRINGS}` },
+  stream: { status: 'honoured' },
+  stream_options: { status: 'honoured', note: 'include_usage; only with stream' },
+  logprobs: { status: 'honoured' },
+  user: { status: 'ignored', note: 'no accounts' },
+  n: { status: 'honoured', note: `1..${MAX_CHOICES}; with a seed, each answer takes the next one` },
+  ...SHARED_EXTRAS,
 } as const satisfies FieldTable;
 
 /** The model's id; undefined if absent or blank. */
@@ -177,8 +192,10 @@ const parseLogitBias: Parse<Readonly<Record<number, number>>> = (value, path) =>
 /** A list of token ids. */
 export const TOKEN_LISTS = array(integer(0, MAX_INT32));
 
+export const STOP_TOKENS = array(integer(0, MAX_INT32), 0, MAX_STOP_TOKENS);
+
 /** `stop` as a list; empty if absent. */
-export function parseStop(fields: Fields): readonly string[] {
+function parseStop(fields: Fields): readonly string[] {
   return (
     fields.optional('stop', (value, path) => {
       if (!Array.isArray(value)) return [nonEmptyString(value, path)];
@@ -188,6 +205,17 @@ export function parseStop(fields: Fields): readonly string[] {
       return value.map((item: unknown, index) => nonEmptyString(item, `${path}[${index}]`));
     }) ?? []
   );
+}
+
+/** What ends the answer; the request's own fields go before its generation_config. */
+export function parseStops(fields: Fields, config: StopFields): StopFields {
+  const stop = parseStop(fields);
+  const own = fields.optional('stop_token_ids', STOP_TOKENS) ?? [];
+  return {
+    stop: stop.length > 0 ? stop : config.stop,
+    stopTokenIds: [...config.stopTokenIds, ...own],
+    ignoreEos: fields.optional('ignore_eos', boolean) ?? config.ignoreEos,
+  };
 }
 
 export function parseStream(fields: Fields): StreamFields {

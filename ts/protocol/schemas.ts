@@ -1,7 +1,8 @@
 /** JSON schemas of request fields by name, for the API's description. What the parsers check in code stands there. */
 
 import { REASONING_EFFORTS } from './reasoning.js';
-import { MAX_CHOICES, MAX_INT32, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS } from './sampling.js';
+import { RESPONSE_ANSWER_SCHEMAS, RESPONSE_FIELD_SCHEMAS } from './response-schemas.js';
+import { MAX_CHOICES, MAX_INT32, MAX_STOP_STRINGS, MAX_STOP_TOKENS, MAX_TOP_LOGPROBS } from './sampling.js';
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
 
@@ -31,6 +32,7 @@ const message: JsonSchema = {
  * always allowed and means absent.
  */
 export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
+  ...RESPONSE_FIELD_SCHEMAS,
   add_generation_prompt: boolean,
   add_special_tokens: boolean,
   cache_salt: string,
@@ -38,6 +40,11 @@ export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
   continue_final_message: boolean,
   echo: boolean,
   frequency_penalty: number(-2, 2),
+  guided_choice: array({ type: 'string', minLength: 1 }, { minItems: 1 }),
+  guided_grammar: { type: 'string', minLength: 1 },
+  guided_json: { anyOf: [string, boolean, object] },
+  guided_json_object: boolean,
+  guided_regex: { type: 'string', minLength: 1 },
   ignore_eos: boolean,
   logit_bias: { type: 'object', additionalProperties: { type: 'number' } },
   max_completion_tokens: integer(1, MAX_INT32),
@@ -53,8 +60,10 @@ export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
   response_format: object,
   seed: { type: 'integer' },
   stop: { anyOf: [string, array(string, { maxItems: MAX_STOP_STRINGS })] },
+  stop_token_ids: array(integer(0, MAX_INT32), { maxItems: MAX_STOP_TOKENS }),
   stream: boolean,
   stream_options: { type: 'object', properties: { include_usage: boolean } },
+  structured_outputs: object,
   temperature: number(0, 2),
   tool_choice: { anyOf: [string, object] },
   tools: array(object),
@@ -152,6 +161,7 @@ export const ANSWER_SCHEMAS = {
   ChatCompletion: completion('chat.completion', choice({ message: object }), ['usage']),
   ChatCompletionChunk: completion('chat.completion.chunk', choice({ delta: object })),
   TextCompletion: completion('text_completion', choice({ text: string })),
+  ...RESPONSE_ANSWER_SCHEMAS,
   LoadEvent: {
     type: 'object',
     required: ['status', 'model'],
@@ -168,6 +178,16 @@ export const ANSWER_SCHEMAS = {
       message: string,
       code: nullable(string),
     },
+  },
+  Reset: {
+    type: 'object',
+    required: ['status', 'unloaded'],
+    properties: { status: { const: 'ok' }, unloaded: array(string) },
+  },
+  Home: {
+    type: 'object',
+    required: ['name', 'endpoints', 'models'],
+    properties: { name: string, endpoints: array(object), models: array(object) },
   },
   Health: {
     type: 'object',

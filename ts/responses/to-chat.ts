@@ -19,7 +19,7 @@ export function toChatRequest(
   items: readonly ContextItem[],
   options: ToChatOptions = {},
 ): ChatRequest {
-  const { instructions, sampling, maxOutputTokens, stop, ignoreEos, logprobs, cacheSalt } = request;
+  const { instructions, sampling, maxOutputTokens, stop, stopTokenIds, ignoreEos, logprobs, cacheSalt } = request;
   const tools = request.tools.flatMap(toToolDefinition);
   const choice = toToolChoice(request.toolChoice, request.tools);
   const format = toResponseFormat(request.format);
@@ -36,6 +36,7 @@ export function toChatRequest(
     sampling,
     ...(maxOutputTokens === undefined ? {} : { maxTokens: maxOutputTokens }),
     ...(stop.length === 0 ? {} : { stop }),
+    ...(stopTokenIds.length === 0 ? {} : { stopTokenIds }),
     ...(ignoreEos ? { ignoreEos } : {}),
     ...(logprobs === undefined ? {} : { logprobs }),
     templateVariables: request.templateVariables,

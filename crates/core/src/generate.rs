@@ -1,6 +1,7 @@
 //! What a caller asks of a model: the request in text and its checks.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use tsserve_engine::{MAX_LOGPROBS, TokenId};
 
@@ -11,6 +12,8 @@ use crate::sampling::SamplingOptions;
 /// Most stop strings of a request, and most bytes of one.
 pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 1024;
+/// Most stop tokens of a request.
+pub const MAX_STOP_TOKENS: usize = 256;
 
 /// What a caller asks of a loaded model.
 #[derive(Debug, Clone)]
@@ -19,6 +22,9 @@ pub struct GenerateRequest {
     /// `None`: the rest of the context.
     pub max_tokens: Option<usize>,
     pub stop: Vec<String>,
+    /// Tokens that end the answer as the model's own end tokens do.
+    pub stop_token_ids: Vec<TokenId>,
+    /// The model's own end tokens do not end the answer.
     pub ignore_eos: bool,
     pub sampling: SamplingOptions,
     pub constraint: Option<ConstraintRequest>,
@@ -39,7 +45,7 @@ pub enum Prompt {
 }
 
 /// Refuses what no model could answer.
-pub(crate) fn check(request: &GenerateRequest) -> Result<(), CoreError> {
+pub(crate) fn check(request: &GenerateRequest, vocab_size: usize) -> Result<(), CoreError> {
     if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
         return Err(invalid("logprobs", &format!("at most {MAX_LOGPROBS} alternatives per token can be reported")));
     }
@@ -55,7 +61,23 @@ pub(crate) fn check(request: &GenerateRequest) -> Result<(), CoreError> {
     if request.stop.iter().any(|s| s.is_empty() || s.len() > MAX_STOP_BYTES) {
         return Err(invalid("stop", &format!("a stop string must have 1 to {MAX_STOP_BYTES} bytes")));
     }
+    if request.stop_token_ids.len() > MAX_STOP_TOKENS {
+        return Err(invalid("stopTokenIds", &format!("at most {MAX_STOP_TOKENS} stop tokens are possible")));
+    }
+    if let Some(id) = request.stop_token_ids.iter().find(|&&id| id as usize >= vocab_size) {
+        let message = format!("token id {id} is not in the vocabulary of {vocab_size} tokens");
+        return Err(invalid("stopTokenIds", &message));
+    }
     Ok(())
+}
+
+/// What ends an answer: the model's own end tokens, unless they are ignored, and the request's.
+pub(crate) fn end_tokens(request: &GenerateRequest, own: &Arc<[TokenId]>) -> Arc<[TokenId]> {
+    match (request.ignore_eos, request.stop_token_ids.as_slice()) {
+        (false, []) => Arc::clone(own),
+        (true, stops) => stops.into(),
+        (false, stops) => own.iter().chain(stops).copied().collect(),
+    }
 }
 
 pub(crate) fn invalid(param: &'static str, message: &str) -> CoreError {
@@ -67,4 +89,44 @@ pub(crate) fn hash_salt(salt: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     salt.hash(&mut hasher);
     hasher.finish() | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(stop_token_ids: &[TokenId], ignore_eos: bool) -> GenerateRequest {
+        GenerateRequest {
+            prompt: Prompt::Ids(vec![1]),
+            max_tokens: None,
+            stop: Vec::new(),
+            stop_token_ids: stop_token_ids.to_vec(),
+            ignore_eos,
+            sampling: SamplingOptions::default(),
+            constraint: None,
+            logprobs: None,
+            prompt_logprobs: None,
+            cache_salt: None,
+            credit: u32::MAX,
+        }
+    }
+
+    #[test]
+    fn stop_tokens_end_an_answer_beside_the_models_own_or_instead() {
+        let own: Arc<[TokenId]> = [7, 8].into();
+        let ends = |stops: &[TokenId], ignore| end_tokens(&request(stops, ignore), &own).to_vec();
+        assert_eq!(ends(&[], false), [7, 8]);
+        assert_eq!(ends(&[3], false), [7, 8, 3]);
+        assert_eq!(ends(&[3], true), [3]);
+        assert!(ends(&[], true).is_empty());
+    }
+
+    #[test]
+    fn stop_tokens_are_of_the_vocabulary_and_not_too_many() {
+        assert!(check(&request(&[0, 9], false), 10).is_ok());
+        for stops in [vec![10], vec![0; MAX_STOP_TOKENS + 1]] {
+            let error = check(&request(&stops, false), 10).unwrap_err();
+            assert!(matches!(error, CoreError::Invalid { param: Some("stopTokenIds"), .. }), "{error}");
+        }
+    }
 }

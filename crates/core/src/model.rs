@@ -8,9 +8,9 @@ use tsserve_text::{GrammarCompiler, Tokenizer};
 
 use crate::constraint::{ConstraintRequest, GrammarConstraint};
 use crate::error::CoreError;
-use crate::generate::{GenerateRequest, Prompt, check, hash_salt, invalid};
+use crate::generate::{GenerateRequest, Prompt, check, end_tokens, hash_salt, invalid};
 use crate::options::LoadedModel;
-use crate::output::{OutputMessage, Registration};
+use crate::output::{AnswerEnds, OutputMessage, Registration};
 use crate::sampling::SamplingDefaults;
 
 /// A loaded model. Dropping it ends its generations and frees everything.
@@ -64,7 +64,7 @@ impl Model {
 
 /// A request that the engine may get, and what the output side must know of it.
 fn prepare(model: &Model, id: u64, request: GenerateRequest) -> Result<(Request, Registration), CoreError> {
-    check(&request)?;
+    check(&request, model.info.vocab_size)?;
     request.sampling.check(model.info.vocab_size)?;
     let prompt: Arc<[TokenId]> = match &request.prompt {
         Prompt::Text { text, add_special_tokens } => model.tokenizer.encode(text, *add_special_tokens)?.into(),
@@ -89,14 +89,15 @@ fn prepare(model: &Model, id: u64, request: GenerateRequest) -> Result<(Request,
     check_least(&request, max_new_tokens)?;
     // What takes long comes last, and still before the request is queued.
     let constraint = request.constraint.as_ref().map(|wanted| compile(model, wanted)).transpose()?;
-    let registration = Registration::new(&model.tokenizer, &model.end_tokens, &request, Arc::clone(&prompt))?;
+    let end_tokens = end_tokens(&request, &model.end_tokens);
+    let ends = AnswerEnds { own: &model.end_tokens, of_request: &end_tokens };
+    let registration = Registration::new(&model.tokenizer, ends, &request, Arc::clone(&prompt))?;
     let sampling = model.sampling_defaults.resolve(&request.sampling, prompt.len(), model.default_seed);
     let request = Request {
         id: SequenceId(id),
         prompt,
         max_new_tokens,
-        end_tokens: Arc::clone(&model.end_tokens),
-        ignore_eos: request.ignore_eos,
+        end_tokens,
         sampling,
         constraint,
         logprobs: request.logprobs,

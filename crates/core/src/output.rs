@@ -9,8 +9,8 @@ use tsserve_text::Piece;
 
 mod sequence;
 
-pub(crate) use sequence::Registration;
 pub use sequence::{Alternative, TokenInfo};
+pub(crate) use sequence::{AnswerEnds, Registration};
 
 /// Receives one batch of events per engine step, on an output thread: hand them on, never block.
 pub type OutputSink = dyn Fn(Vec<OutputEvent>) + Send + Sync;

@@ -12,9 +12,8 @@ pub struct Request {
     pub prompt: Arc<[TokenId]>,
     /// Tokens to generate at most; 0 computes the prompt only (for prompt log-probabilities).
     pub max_new_tokens: usize,
-    /// Generation ends after one of these, unless `ignore_eos`. The end token is reported.
+    /// Generation ends after one of these, which is reported.
     pub end_tokens: Arc<[TokenId]>,
-    pub ignore_eos: bool,
     pub sampling: SamplingParams,
     /// What the answer must match. Such an answer also ends, with `FinishReason::Stop`, where nothing can follow it.
     pub constraint: Option<Box<dyn Constraint>>,

@@ -371,13 +371,13 @@ impl Sequence {
 
     /// What the processors of the next position look at.
     fn context(&self) -> Context<'_> {
-        let Request { sampling, end_tokens, ignore_eos, prompt, .. } = &self.request;
+        let Request { sampling, end_tokens, prompt, .. } = &self.request;
         Context {
             params: sampling,
             history: &self.history,
             tokens: &self.tokens,
             n_generated: self.tokens.len() - prompt.len(),
-            end_tokens: if *ignore_eos { &[] } else { end_tokens },
+            end_tokens,
         }
     }
 
@@ -483,7 +483,7 @@ impl Sequence {
             self.credit -= 1;
         }
         let n_generated = self.tokens.len() - self.request.prompt.len();
-        if !self.request.ignore_eos && self.request.end_tokens.contains(&token) {
+        if self.request.end_tokens.contains(&token) {
             Progress::Finished(FinishReason::Stop)
         } else if n_generated >= self.request.max_new_tokens || self.tokens.len() >= limits.context {
             Progress::Finished(FinishReason::Length)

@@ -39,7 +39,6 @@ fn request(id: u64, n_prompt: u32, max_new_tokens: usize) -> Request {
         prompt: (0..n_prompt).map(|i| (i * 13 + id as u32) % 100).collect(),
         max_new_tokens,
         end_tokens: [].into(),
-        ignore_eos: false,
         sampling: SamplingParams::default(),
         constraint: None,
         logprobs: None,
@@ -100,14 +99,16 @@ fn a_request_runs_to_its_end_and_frees_everything() {
 }
 
 #[test]
-fn an_end_token_ends_it_unless_ignored() {
+fn any_of_its_end_tokens_ends_it() {
     let (engine, batches) = spawn(FakeRunner::new(spec(), 0), config());
     engine.add(request(1, 9, 20)).unwrap();
     let tokens = tokens_of(&until_ended(&batches, 1), 1);
     let n = 1 + tokens.iter().position(|&t| t == tokens[4]).unwrap();
-    let with_end = |id| Request { id: SequenceId(id), end_tokens: [tokens[4]].into(), ..request(1, 9, 20) };
-    engine.add(with_end(2)).unwrap();
-    engine.add(Request { ignore_eos: true, ..with_end(3) }).unwrap();
+    let with_ends = |id, end_tokens| Request { id: SequenceId(id), end_tokens, ..request(1, 9, 20) };
+    // One that never comes ends nothing.
+    let absent = (0..).find(|id| !tokens.contains(id)).unwrap();
+    engine.add(with_ends(2, [absent, tokens[4]].into())).unwrap();
+    engine.add(with_ends(3, [absent].into())).unwrap();
     let events = until_ended(&batches, 2);
     assert!(matches!(end_of(&events, 2), EventKind::Finished { reason: FinishReason::Stop, .. }));
     assert_eq!(tokens_of(&events, 2), tokens[..n]);

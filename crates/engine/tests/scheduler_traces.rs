@@ -121,7 +121,6 @@ impl Script {
             prompt: prompt.into(),
             max_new_tokens: number("new", 100) as usize,
             end_tokens: [].into(),
-            ignore_eos: false,
             sampling: SamplingParams {
                 temperature: if top_k > 0 { 1.0 } else { 0.0 },
                 top_k,

@@ -14,6 +14,8 @@ pub struct BindingGenerateRequest {
     /// Unset: the rest of the context.
     pub max_tokens: Option<u32>,
     pub stop: Option<Vec<String>>,
+    /// Tokens that end the answer as the model's own end tokens do; they are not part of its text.
+    pub stop_token_ids: Option<Vec<u32>>,
     pub ignore_eos: Option<bool>,
     pub sampling: Option<BindingSampling>,
     pub constraint: Option<BindingConstraint>,
@@ -72,6 +74,7 @@ impl TryFrom<BindingGenerateRequest> for GenerateRequest {
             },
             max_tokens: request.max_tokens.map(|n| n as usize),
             stop: request.stop.unwrap_or_default(),
+            stop_token_ids: request.stop_token_ids.unwrap_or_default(),
             ignore_eos: request.ignore_eos.unwrap_or(false),
             sampling: request.sampling.unwrap_or_default().into(),
             constraint: request.constraint.map(TryInto::try_into).transpose()?,

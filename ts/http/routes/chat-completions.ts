@@ -69,7 +69,8 @@ async function* chunksOf(
   const chat = toChatRequest(request);
   const answers = generateSeveral(
     { prompts: 1, n, limit: model.info.maxNumSeqs, signal: context.signal },
-    (_prompt, choice, signal) => model.chat.chat({ ...chat, sampling: samplingOf(request.sampling, choice) }, signal),
+    (_prompt, choice, signal) =>
+      model.chat.chat({ ...chat, sampling: samplingOf(request.sampling, choice, model.defaultSeed) }, signal),
   );
   for await (const { index, event } of answers) yield* machine.push(index, event);
   if (machine.usage === undefined) throw unfinished();
@@ -139,17 +140,19 @@ function refuseImages(messages: readonly Message[], model: string): void {
 }
 
 function toChatRequest(request: ChatCompletionRequest): ChatRequest {
-  const { messages, tools, mcpTools, sampling, maxTokens, stop, ignoreEos, logprobs, templateVariables, cacheSalt } =
-    request;
-  const { toolChoice, parallelToolCalls, responseFormat, addGenerationPrompt, continueFinalMessage } = request;
+  const { messages, tools, mcpTools, sampling, maxTokens, stop, stopTokenIds, ignoreEos, logprobs } = request;
+  const { toolChoice, parallelToolCalls, responseFormat, grammar } = request;
+  const { templateVariables, addGenerationPrompt, continueFinalMessage, cacheSalt } = request;
   return {
     messages,
     ...(tools.length === 0 ? {} : { tools, toolChoice }),
     ...(tools.length + mcpTools.length === 0 ? {} : { parallelToolCalls }),
     responseFormat,
+    ...(grammar === undefined ? {} : { grammar }),
     sampling,
     maxTokens,
     ...(stop.length === 0 ? {} : { stop }),
+    ...(stopTokenIds.length === 0 ? {} : { stopTokenIds }),
     ignoreEos,
     logprobs,
     templateVariables,

@@ -86,14 +86,15 @@ function toGenerateRequest(
   prompt: Prompt,
   choice: number,
 ): GenerateRequest {
-  const { maxTokens, stop, ignoreEos, sampling, grammar, logprobs, cacheSalt } = request;
+  const { maxTokens, stop, stopTokenIds, ignoreEos, sampling, grammar, logprobs, cacheSalt } = request;
   return {
     model: model.info.handle,
     prompt: 'text' in prompt ? { text: prompt.text, addSpecialTokens: request.addSpecialTokens } : prompt,
     maxTokens,
     ...(stop.length === 0 ? {} : { stop }),
+    ...(stopTokenIds.length === 0 ? {} : { stopTokenIds }),
     ignoreEos,
-    sampling: samplingOf(sampling, choice),
+    sampling: samplingOf(sampling, choice, model.defaultSeed),
     ...(grammar === undefined ? {} : { constraint: { grammar } }),
     logprobs,
     promptLogprobs: request.echo ? logprobs : undefined,

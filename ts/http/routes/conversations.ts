@@ -16,7 +16,7 @@ import { newId } from '../../responses/ids.js';
 import type { CallerStore } from '../../responses/store.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
-import { listOf, pageOf, queryOf, unknownAfter } from '../paging.js';
+import { listOf, PAGE_QUERY, pageOf, queryOf, unknownAfter } from '../paging.js';
 import { sendJson } from '../respond.js';
 import { unixSeconds } from './common.js';
 import type { Route } from './route.js';
@@ -28,6 +28,7 @@ const createConversation: Route = {
   path: PATH,
   summary: 'begin a conversation, with items if you like',
   body: { fields: CONVERSATION_FIELDS, required: [] },
+  answer: { json: 'Conversation' },
   async handle(context) {
     const store = storeOf(context);
     const asked = parseCreateConversation(await readJson(context), context.parseOptions(PATH));
@@ -48,6 +49,7 @@ const getConversation: Route = {
   method: 'GET',
   path: `${PATH}/:id`,
   summary: 'a conversation, without its items',
+  answer: { json: 'Conversation' },
   async handle(context, { id }) {
     sendJson(context, 200, found(storeOf(context), id));
   },
@@ -58,6 +60,7 @@ const updateConversation: Route = {
   path: `${PATH}/:id`,
   summary: 'replace the metadata of a conversation',
   body: { fields: CONVERSATION_UPDATE_FIELDS, required: ['metadata'] },
+  answer: { json: 'Conversation' },
   async handle(context, { id }) {
     const store = storeOf(context);
     found(store, id);
@@ -72,6 +75,7 @@ const deleteConversation: Route = {
   method: 'DELETE',
   path: `${PATH}/:id`,
   summary: 'forget a conversation; its responses stay',
+  answer: { json: 'DeletedConversation' },
   async handle(context, { id }) {
     if (!storeOf(context).conversations.delete(id)) throw conversationNotFound(id, 'id');
     const deleted: DeletedConversation = { id, object: 'conversation.deleted', deleted: true };
@@ -83,6 +87,8 @@ const conversationItems: Route = {
   method: 'GET',
   path: `${PATH}/:id/items`,
   summary: 'the items of a conversation, a page at a time',
+  query: PAGE_QUERY,
+  answer: { json: 'ItemList' },
   async handle(context, { id }) {
     const store = storeOf(context);
     found(store, id);
@@ -98,6 +104,7 @@ const addItems: Route = {
   path: `${PATH}/:id/items`,
   summary: 'add items to the end of a conversation',
   body: { fields: CONVERSATION_ITEMS_FIELDS, required: ['items'] },
+  answer: { json: 'ItemList' },
   async handle(context, { id }) {
     const store = storeOf(context);
     found(store, id);
@@ -114,6 +121,7 @@ const getItem: Route = {
   method: 'GET',
   path: `${PATH}/:id/items/:item`,
   summary: 'one item of a conversation',
+  answer: { json: 'Item' },
   async handle(context, { id, item }) {
     const store = storeOf(context);
     found(store, id);
@@ -127,6 +135,7 @@ const deleteItem: Route = {
   method: 'DELETE',
   path: `${PATH}/:id/items/:item`,
   summary: 'take an item out of a conversation',
+  answer: { json: 'Conversation' },
   async handle(context, { id, item }) {
     const store = storeOf(context);
     const conversation = found(store, id);

@@ -6,6 +6,7 @@ export const home: Route = {
   method: 'GET',
   path: '/',
   summary: 'this page',
+  answer: { json: 'Home', text: true },
   async handle(context) {
     const { registry, routes } = context.services;
     const models = (await registry.list()).map(({ id, state }) => ({ id, state }));

@@ -1,4 +1,5 @@
 import { ApiError, invalidValue, unsupportedParameter } from '../../protocol/errors.js';
+import { checkFields } from '../../protocol/field-table.js';
 import { fieldsOf, nonEmptyString, string } from '../../protocol/fields.js';
 import { parseInput } from '../../protocol/response-input.js';
 import { isTerminalEvent, type ResponseEvent } from '../../protocol/response-events.js';
@@ -8,7 +9,13 @@ import {
   type ResponseCompaction,
   type ResponseObject,
 } from '../../protocol/response-object.js';
-import { type CreateResponse, parseCreateResponse, RESPONSE_FIELDS } from '../../protocol/responses.js';
+import {
+  COMPACT_FIELDS,
+  type CreateResponse,
+  INPUT_TOKENS_FIELDS,
+  parseCreateResponse,
+  RESPONSE_FIELDS,
+} from '../../protocol/responses.js';
 import { compact } from '../../responses/compaction.js';
 import { resolveContext } from '../../responses/context.js';
 import { newId } from '../../responses/ids.js';
@@ -19,7 +26,7 @@ import { acquireModel } from '../acquire.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
 import { ClientGoneError } from '../errors.js';
-import { integerOf, listOf, pageOf, queryOf, unknownAfter } from '../paging.js';
+import { integerOf, listOf, PAGE_QUERY, pageOf, queryOf, unknownAfter } from '../paging.js';
 import { reportError, sendJson } from '../respond.js';
 import { loopFor, PendingResponse, PROMPT_PARAM, unfinished } from '../responses/create.js';
 import { keepEnd, type KeptResponses } from '../responses/services.js';
@@ -34,6 +41,7 @@ export const createResponse: Route = {
   path: PATH,
   summary: 'answer with a response, streaming or not, or in the background; also a WebSocket',
   body: { fields: RESPONSE_FIELDS, required: [] },
+  answer: { json: 'Response', event: 'ResponseEvent' },
   async handle(context) {
     context.promptParam = PROMPT_PARAM;
     const parsed = parseCreateResponse(await readJson(context), context.parseOptions(PATH));
@@ -49,6 +57,11 @@ export const getResponse: Route = {
   method: 'GET',
   path: `${PATH}/:id`,
   summary: 'a stored response; with stream=true the events of one that runs in the background',
+  query: {
+    stream: { schema: { type: 'boolean' }, note: 'its events instead of what it is now' },
+    starting_after: { schema: { type: 'integer', minimum: 0 }, note: 'only events with a higher sequence_number' },
+  },
+  answer: { json: 'Response', event: 'ResponseEvent' },
   async handle(context, { id }) {
     const { response } = stored(context, id);
     const { background: runs, storeOf } = keptOf(context);
@@ -69,6 +82,7 @@ export const deleteResponse: Route = {
   method: 'DELETE',
   path: `${PATH}/:id`,
   summary: 'forget a stored response; one that still runs is cancelled',
+  answer: { json: 'DeletedResponse' },
   async handle(context, { id }) {
     const { storeOf, background: runs } = keptOf(context);
     const store = storeOf(context.caller);
@@ -84,6 +98,7 @@ export const cancelResponse: Route = {
   method: 'POST',
   path: `${PATH}/:id/cancel`,
   summary: 'stop a response that runs in the background',
+  answer: { json: 'Response' },
   async handle(context, { id }) {
     const { response } = stored(context, id);
     if (!response.background) throw badId(id, 'was not created with background, so it cannot be cancelled');
@@ -96,6 +111,8 @@ export const inputItems: Route = {
   method: 'GET',
   path: `${PATH}/:id/input_items`,
   summary: 'the items that a response was asked with',
+  query: PAGE_QUERY,
+  answer: { json: 'ItemList' },
   async handle(context, { id }) {
     const { limit, descending, after } = pageOf(queryOf(context));
     const { input } = stored(context, id);
@@ -110,10 +127,12 @@ export const inputTokens: Route = {
   method: 'POST',
   path: `${PATH}/input_tokens`,
   summary: 'how many tokens a request would be',
-  body: { fields: RESPONSE_FIELDS, required: [] },
+  body: { fields: INPUT_TOKENS_FIELDS, required: [] },
+  answer: { json: 'InputTokens' },
   async handle(context) {
     context.promptParam = PROMPT_PARAM;
-    const request = parseCreateResponse(await readJson(context), context.parseOptions(`${PATH}/input_tokens`));
+    const options = context.parseOptions(`${PATH}/input_tokens`);
+    const request = parseCreateResponse(await readJson(context), options, INPUT_TOKENS_FIELDS);
     const { services, caller, signal } = context;
     const asked = resolveContext(request, storeOf(context));
     // Offers what a run would, and runs nothing.
@@ -134,9 +153,12 @@ export const compactResponse: Route = {
   method: 'POST',
   path: `${PATH}/compact`,
   summary: 'a conversation as one item, without its reasoning',
+  body: { fields: COMPACT_FIELDS, required: ['model'] },
+  answer: { json: 'Compaction' },
   async handle(context) {
     const options = context.parseOptions(`${PATH}/compact`);
     const fields = fieldsOf(await readJson(context), '');
+    checkFields(fields, COMPACT_FIELDS, options);
     fields.required('model', string);
     const request = {
       previousResponseId: fields.optional('previous_response_id', nonEmptyString),

@@ -1,7 +1,7 @@
 /** A route is data: what app.ts mounts, what `GET /` lists, what a 405 allows. */
 
 import type { FieldTable } from '../../protocol/field-table.js';
-import type { AnswerName } from '../../protocol/schemas.js';
+import type { AnswerName, JsonSchema } from '../../protocol/schemas.js';
 import type { RequestContext } from '../context.js';
 
 export interface Route {
@@ -14,6 +14,8 @@ export interface Route {
   readonly open?: true;
   /** The JSON body it takes, for the API's description. */
   readonly body?: { readonly fields: FieldTable; readonly required: readonly string[] };
+  /** What may stand behind the `?`, likewise. */
+  readonly query?: Readonly<Record<string, { readonly schema: JsonSchema; readonly note: string }>>;
   /** What it answers, likewise: a JSON value, each event of a stream, plain text. Default: some JSON object. */
   readonly answer?: { readonly json?: AnswerName; readonly event?: AnswerName; readonly text?: true };
   /** Throws what toApiError understands. */

@@ -32,6 +32,15 @@ pub struct Alternative {
     pub logprob: f32,
 }
 
+/// The tokens that end answers.
+#[derive(Clone, Copy)]
+pub(crate) struct AnswerEnds<'a> {
+    /// The model's, also where the request ignores them.
+    pub own: &'a Arc<[TokenId]>,
+    /// Those that end this answer.
+    pub of_request: &'a Arc<[TokenId]>,
+}
+
 /// What the output thread keeps of one request.
 pub(crate) struct Registration {
     tokenizer: Tokenizer,
@@ -69,7 +78,7 @@ pub(super) struct Delta {
 impl Registration {
     pub(crate) fn new(
         tokenizer: &Tokenizer,
-        end_tokens: &Arc<[TokenId]>,
+        ends: AnswerEnds<'_>,
         request: &GenerateRequest,
         prompt: Arc<[TokenId]>,
     ) -> Result<Self, CoreError> {
@@ -77,13 +86,14 @@ impl Registration {
         Ok(Self {
             tokenizer: tokenizer.clone(),
             // What ends an answer is a mark even where the vocabulary calls it an ordinary token.
-            detokenizer: Detokenizer::continuing(tokenizer, SpecialTokens::Mark).marking(end_tokens.iter().copied()),
+            detokenizer: Detokenizer::continuing(tokenizer, SpecialTokens::Mark)
+                .marking(ends.own.iter().chain(ends.of_request.iter()).copied()),
             stops,
             prompt,
             prompt_reported: 0,
             want_logprobs: request.logprobs.is_some(),
             want_prompt_logprobs: request.prompt_logprobs.is_some(),
-            end_tokens: if request.ignore_eos { Arc::from([]) } else { Arc::clone(end_tokens) },
+            end_tokens: Arc::clone(ends.of_request),
             usage: Usage::default(),
             registered: Instant::now(),
             started: None,
