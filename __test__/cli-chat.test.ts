@@ -356,6 +356,22 @@ describe('tsserve chat', () => {
     expect(await ended).to.equal(0);
   });
 
+  it('drops several lines that are unfinished on Ctrl-C, and does not leave', async () => {
+    await using server = await scriptedServer(echo);
+    const terminal = new Terminal(true);
+    const ended = session(server.url, terminal);
+    terminal.input.write('"""dropped\r');
+    await terminal.sees('… ');
+    terminal.input.write('\u0003');
+    terminal.input.write('kept\r');
+    await terminal.sees('re: kept');
+    await terminal.sees('tokens');
+    expect(server.requests.map(({ body }) => body.messages)).to.deep.equal([[{ role: 'user', content: 'kept' }]]);
+    expect(terminal.noted).not.to.include('press Ctrl-C again');
+    terminal.input.write('\u0004');
+    expect(await ended).to.equal(0);
+  });
+
   it('leaves on Ctrl-D', async () => {
     await using server = await scriptedServer(echo);
     const terminal = new Terminal(true);

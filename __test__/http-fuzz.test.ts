@@ -1,8 +1,12 @@
+import { once } from 'node:events';
+
 import { expect } from 'chai';
+import { WebSocket, type RawData } from 'ws';
 
 import { createRegistry } from '../ts/app/registry.js';
 import type { ModelRegistry } from '../ts/app/types.js';
 import { createApp } from '../ts/http/app.js';
+import { ROUTES } from '../ts/http/routes/index.js';
 import { closeServer, createHttpServer, listen } from '../ts/http/server.js';
 import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
@@ -135,10 +139,24 @@ const ENDPOINTS = [
   },
   { path: '/v1/completions', good: { model: 'org/one', prompt: 'hi' }, names: Object.keys(COMPLETION_FIELDS) },
   { path: '/v1/responses', good: { model: 'org/one', input: 'hi' }, names: Object.keys(RESPONSE_FIELDS) },
+  { path: '/v1/responses/input_tokens', good: { model: 'org/one', input: 'hi' }, names: Object.keys(RESPONSE_FIELDS) },
+  {
+    path: '/v1/responses/compact',
+    good: { model: 'org/one', input: [{ role: 'user', content: 'hi' }] },
+    names: Object.keys(RESPONSE_FIELDS),
+  },
   { path: '/load_model', good: { model: 'org/one' }, names: ['model'] },
 ];
 
+/** Taken as they come, whatever is sent along. */
+const WITHOUT_BODY = ['/reset', '/v1/responses/:id/cancel'];
+
 describe('random request bodies', () => {
+  it('are tried on every route that takes one', () => {
+    const posts = ROUTES.filter(({ method }) => method === 'POST').map(({ path }) => path);
+    expect([...ENDPOINTS.map(({ path }) => path), ...WITHOUT_BODY]).to.have.members(posts);
+  });
+
   for (const { path, good, names } of ENDPOINTS) {
     for (const strict of [false, true]) {
       it(`never are a 5xx: ${path}${strict ? ', strict' : ''}`, async () => {
@@ -180,6 +198,46 @@ describe('random request bodies', () => {
       }).timeout(60_000);
     }
   }
+});
+
+describe('random frames', () => {
+  it('never are a 5xx, nor the end of the connection', async () => {
+    await using app = await ScriptedApp.start([{ id: 'org/one', chat: () => [started, content('a'), finished()] }]);
+    const socket = new WebSocket(`${app.url.replace('http', 'ws')}/v1/responses`);
+    await once(socket, 'open');
+    const ends = new Map<string, number>();
+    const good = { type: 'response.create', model: 'org/one', input: 'hi' };
+    for (let seed = 1; seed <= 600; seed++) {
+      const random = new Random(seed);
+      const text = JSON.stringify(request(random, good, ['type', ...Object.keys(RESPONSE_FIELDS)]));
+      const frame = random.next() < 0.15 ? damaged(random, text) : text;
+      const shown = `seed ${seed}: ${Buffer.from(frame).toString().slice(0, 500)}`;
+      const last = new Promise<any>((resolve, reject) => {
+        const onMessage = (data: RawData): void => {
+          const event = JSON.parse((data as Buffer).toString());
+          if (!/^(error|response\.(completed|incomplete|failed))$/.test(event.type)) return;
+          socket.off('message', onMessage);
+          resolve(event);
+        };
+        socket.on('message', onMessage);
+        socket.once('close', () => reject(new Error(`closed: ${shown}`)));
+      });
+      // A text frame that is no UTF-8 ends the connection by the protocol's own rule.
+      socket.send(String(frame), { binary: random.next() < 0.05 });
+      const event = await last;
+      socket.removeAllListeners('close');
+      if (event.type === 'error') {
+        expect(event.status, shown).to.be.within(400, 499);
+        expect(event.error.message, shown).to.be.a('string').and.not.equal('');
+      }
+      ends.set(event.type, (ends.get(event.type) ?? 0) + 1);
+    }
+    socket.terminate();
+    expect(app.log.filter((line) => line.startsWith('error'))).to.deep.equal([]);
+    await app.registry.until(() => app.registry.first.held === 0);
+    expect(ends.get('error'), String([...ends])).to.be.greaterThan(50);
+    expect(ends.get('response.completed'), String([...ends])).to.be.greaterThan(10);
+  }).timeout(60_000);
 });
 
 describe('many clients that come and go', () => {

@@ -1,11 +1,9 @@
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-
 import { createRegistry } from '../../ts/app/registry.js';
 import type { ModelRegistry } from '../../ts/app/types.js';
 import { createNativeEngine } from '../../ts/engine/native.js';
 import type { Engine, LoadOptions } from '../../ts/engine/types.js';
 import { createApp } from '../../ts/http/app.js';
+import { closeServer, createHttpServer, listen } from '../../ts/http/server.js';
 import { watchServer } from './schemas/watch.js';
 import { realModelPath } from './real-models.js';
 
@@ -20,24 +18,18 @@ export interface RealServer {
 export async function startRealServer(id: string, options: Omit<LoadOptions, 'model'> = {}): Promise<RealServer> {
   const engine = createNativeEngine();
   const registry = createRegistry({ engine, pinned: { model: realModelPath(id), ...options }, defaults: {} });
-  const app = createApp({ registry });
-  const server = await new Promise<Server>((resolve, reject) => {
-    const listening = app.listen(0, '127.0.0.1', (error?: Error) => {
-      if (error === undefined) resolve(listening);
-      else reject(error);
-    });
-  });
+  const server = createHttpServer(createApp({ registry }));
+  const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
   const watch = watchServer(server);
   // Loaded here, so that no test's own time limit pays for it.
   const lease = await registry.acquire(undefined);
   lease[Symbol.dispose]();
   return {
-    url: `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`,
+    url: `http://127.0.0.1:${String(port)}`,
     engine,
     registry,
     close: async () => {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
+      await closeServer(server);
       await registry.close();
       await engine.close();
       watch.verify();

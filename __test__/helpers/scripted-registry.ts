@@ -240,14 +240,19 @@ function unexpected(): Promise<never> {
   return Promise.reject(new Error('the HTTP layer has no business here'));
 }
 
-function untilAborted(promise: Promise<unknown>, signal?: AbortSignal): Promise<unknown> {
+async function untilAborted(promise: Promise<unknown>, signal?: AbortSignal): Promise<unknown> {
   if (signal === undefined) return promise;
+  let fail = (): void => undefined;
   const aborted = new Promise<never>((_resolve, reject) => {
-    const fail = (): void => reject(new EngineError('cancelled', 'the request was cancelled'));
+    fail = () => reject(new EngineError('cancelled', 'the request was cancelled'));
     if (signal.aborted) fail();
     else signal.addEventListener('abort', fail, { once: true });
   });
-  return Promise.race([promise, aborted]);
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', fail);
+  }
 }
 
 function loadedModel(options: ScriptedModelOptions, handle: number): LoadedModel {

@@ -45,6 +45,7 @@ export class ChatSession {
   #system: string | undefined;
   #messages: WireMessage[] = [];
   #answering: AbortController | undefined;
+  readonly #input = new MultiLine();
   #wantsToLeave = false;
   #failed = false;
 
@@ -75,10 +76,9 @@ export class ChatSession {
     try {
       this.#note(`${this.#settings.model}: !help lists the commands`);
       if (this.#interactive) lines.prompt();
-      const input = new MultiLine();
       for await (const line of lines) {
         this.#wantsToLeave = false;
-        const whole = input.add(line);
+        const whole = this.#input.add(line);
         if (whole === undefined) {
           if (this.#interactive) this.#prompt(lines, '… ');
           continue;
@@ -160,9 +160,10 @@ export class ChatSession {
       if (name === 'system') system = value === undefined || typeof value === 'string' ? value : JSON.stringify(value);
       else settings = withField(settings, assignment);
     }
+    const model = settings.model === this.#settings.model ? '' : `model ${settings.model}, `;
     this.#settings = settings;
     this.#system = system;
-    this.#note(`settings: ${describeFields(settings.fields)}`);
+    this.#note(`${model}settings: ${describeFields(settings.fields)}`);
   }
 
   async #example(name: string): Promise<void> {
@@ -230,7 +231,7 @@ export class ChatSession {
     return this.#system === undefined ? this.#messages : [{ role: 'system', content: this.#system }, ...this.#messages];
   }
 
-  /** Ctrl-C: stops the answer; at a prompt it clears the line, and the second time leaves. */
+  /** Ctrl-C: stops the answer; at a prompt it drops what was typed, several lines too, and at an empty one the second leaves. */
   #interrupt(lines: Interface): void {
     if (this.#answering !== undefined) {
       this.#answering.abort();
@@ -241,13 +242,14 @@ export class ChatSession {
       lines.close();
       return;
     }
-    this.#wantsToLeave = true;
+    const dropped = this.#input.drop();
+    this.#wantsToLeave = !dropped;
     this.#terminal.output.write('\n');
-    this.#note('press Ctrl-C again, or Ctrl-D, to leave');
+    if (!dropped) this.#note('press Ctrl-C again, or Ctrl-D, to leave');
     // Clears what was typed, as a shell does.
     lines.write(null, { ctrl: true, name: 'e' });
     lines.write(null, { ctrl: true, name: 'u' });
-    lines.prompt();
+    this.#prompt(lines, '> ');
   }
 
   #prompt(lines: Interface, prompt: string): void {
@@ -285,6 +287,14 @@ class MultiLine {
       return undefined;
     }
     return this.#take(line);
+  }
+
+  /** Forgets what is unfinished. @returns whether anything was */
+  drop(): boolean {
+    const unfinished = this.#fenced || this.#unfinished !== '';
+    this.#fenced = false;
+    this.#unfinished = '';
+    return unfinished;
   }
 
   #take(last: string): string {
