@@ -108,8 +108,8 @@ unsafe fn product<F: Weights, const M: usize, const P: usize>(
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn fetch_ahead(at: *const u8) {
-    // SAFETY: a hint, without effect on memory and registers, that never faults.
-    unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) };
+    // SAFETY: a hint, which changes neither memory nor registers and never faults.
+    unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags)) };
 }
 
 /// Adds a tile's products with rows `4 * Q` to `4 * Q + 3` of the group.
