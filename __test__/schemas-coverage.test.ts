@@ -263,7 +263,7 @@ async function sayTheRest(app: ScriptedApp): Promise<void> {
 }
 
 function isOf(said: Said, { method, path }: { readonly method: string; readonly path: string }): boolean {
-  const template = path.replace('*id', '{model}').replace(':id', '{id}');
+  const template = path.replace('*id', '{model}').replace(/:(\w+)/g, '{$1}');
   return said.method === method && templateFor([template], said.path) !== undefined;
 }
 
