@@ -4,7 +4,7 @@ import { expect } from 'chai';
 
 import { FORMATS, plain } from '../ts/chat/formats/index.js';
 import { type CompiledFormat, compileFormat } from '../ts/chat/output-parser.js';
-import { guidedGrammar } from '../ts/chat/tool-grammar.js';
+import { guidedGrammar as guided } from '../ts/chat/tool-grammar.js';
 import type { Grammar } from '../ts/engine/types.js';
 
 function compiled(name: string): CompiledFormat {
@@ -15,6 +15,8 @@ function compiled(name: string): CompiledFormat {
   );
 }
 
+const guidedGrammar = (...parameters: Parameters<typeof guided>): Grammar => guided(...parameters).constraint.grammar;
+
 const LAYOUT = '"x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": "}';
 
 const CASES: readonly (readonly [Grammar, string])[] = [
@@ -23,7 +25,7 @@ const CASES: readonly (readonly [Grammar, string])[] = [
   [{ type: 'lark', grammar: 'start: x\nx: "a"' }, '%lark {\nstart: x\nx: "a"\n}'],
   [{ type: 'json_schema', schema: true }, `%json {${LAYOUT}}`],
   [{ type: 'json_schema', schema: { type: 'null' } }, `%json {"type":"null",${LAYOUT}}`],
-  [{ type: 'json_object' }, `%json {"type":"object",${LAYOUT}}`],
+  [{ type: 'json_object' }, '%json {"type":"object","x-guidance":{"whitespace_pattern":'],
 ];
 
 describe('chat: guided grammar', () => {

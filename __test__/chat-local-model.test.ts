@@ -10,7 +10,7 @@ import { say, ScriptedEngine, scriptedModel } from './helpers/scripted-engine.js
 
 const HI: ChatRequest = { messages: [{ role: 'user', content: 'Hi' }] };
 /** Shows the messages as the template sees them. */
-const DUMP = '{{ messages|tojson }}{{ tools|tojson }}';
+const DUMP = '{# tool_calls #}{{ messages|tojson }}{{ tools|tojson }}';
 
 const finished: GenerationEvent = {
   type: 'finished',
@@ -194,7 +194,8 @@ describe('chat: local model', () => {
     const text = await model({ chatTemplate: template }).applyChatTemplate({
       messages: [{ role: 'assistant', content: null, toolCalls }],
     });
-    expect(text).to.equal('f {"x":1};');
+    // As the model wrote it, spaces and all.
+    expect(text).to.equal('f {"x": 1};');
   });
 
   it('gives Mistral ids of nine characters, the same for the call and its result', async () => {
@@ -238,10 +239,206 @@ describe('chat: local model', () => {
     ]);
   });
 
+  it('reads a demanded call as it is written also where the model was taught no syntax', async () => {
+    const script = (): GenerationEvent[][] => [
+      ...['{"name": "f", "argu', 'ments": {"x": ', '"a'].map((text): GenerationEvent[] => [
+        { type: 'delta', pieces: [{ text }], nTokens: 1 },
+      ]),
+      [{ ...finished, reason: 'length' }],
+    ];
+    const chat = model({ chatTemplate: 'x' }, new ScriptedEngine({ script }));
+    const tools = [{ name: 'f' }];
+    const forced = await collect(chat.chat({ ...HI, tools, toolChoice: 'required' }));
+    expect(forced.map((event) => ('delta' in event ? event.delta : event.type))).to.deep.equal([
+      'tool_call',
+      '{"x"',
+      ': "a',
+      'finished',
+    ]);
+    // Where it may also answer, it is an answer until it is known to be a call.
+    const free = await collect(chat.chat({ ...HI, tools }));
+    expect(free.map((event) => event.type)).to.deep.equal(['content', 'finished']);
+  });
+
+  describe('a schema that the engine cannot use', () => {
+    const SPEAKS = '{# <tool_call></tool_call> #}x';
+    const good = { name: 'good', parameters: { type: 'object', properties: { a: { type: 'string' } } } };
+    const bad = { name: 'bad', parameters: { type: 'object', properties: { b: { type: 'thing' } } } };
+
+    /** Refuses `thing` as llguidance does, with the line it is in. */
+    function picky(
+      says = (line: number) => `at ${line}(5): failed to compile JSON schema: Invalid type: thing 1 | x ^`,
+    ) {
+      return new ScriptedEngine({
+        script: ({ constraint }) => {
+          const grammar = constraint === undefined ? '' : JSON.stringify(constraint.grammar);
+          const lines = constraint?.grammar.type === 'lark' ? constraint.grammar.grammar.split('\n') : [grammar];
+          const line = lines.findIndex((text) => text.includes('"thing"')) + 1;
+          if (line === 0) return say('ok') as Iterable<GenerationEvent[]>;
+          throw new EngineError('invalid_request', `the grammar cannot be used: ${says(line)}`, 'constraint');
+        },
+      });
+    }
+    const grammars = (): string[] =>
+      engine.requests.map(({ constraint }) => (constraint === undefined ? '' : JSON.stringify(constraint.grammar)));
+
+    it('is given up under auto, for that tool only, and the next time at once', async () => {
+      const chat = model({ chatTemplate: SPEAKS }, picky());
+      for (const expected of [2, 1]) {
+        engine.requests.length = 0;
+        const events = await collect(chat.chat({ ...HI, tools: [good, bad] }));
+        expect(events.at(-1)?.type).to.equal('finished');
+        expect(engine.requests).to.have.length(expected);
+        expect(grammars().at(-1)).to.contain('properties').and.contain('bad').and.not.contain('thing');
+      }
+    });
+
+    it('is refused with its name and the reason where a call is demanded, or is strict', async () => {
+      const demands: Partial<ChatRequest>[] = [
+        { tools: [good, bad], toolChoice: 'required' },
+        { tools: [good, bad], toolChoice: { name: 'bad' } },
+        { tools: [good, bad], toolChoice: { allowed: ['bad'], mode: 'required' } },
+        { tools: [good, { ...bad, strict: true }] },
+      ];
+      for (const demand of demands) {
+        const chat = model({ chatTemplate: SPEAKS }, picky());
+        const error = await rejection(collect(chat.chat({ ...HI, ...demand })), EngineError);
+        expect(error).to.include({ code: 'invalid_request', param: 'tools' });
+        expect(error.message).to.equal("the parameters of the tool 'bad' cannot be enforced: Invalid type: thing");
+      }
+    });
+
+    it('is given up for all tools where nobody knows whose it is, and at last there is no grammar', async () => {
+      const chat = model(
+        { chatTemplate: SPEAKS },
+        picky(() => 'it takes more than 5 s to compile'),
+      );
+      await collect(chat.chat({ ...HI, tools: [good, bad] }));
+      expect(grammars()).to.have.length(2);
+      expect(grammars().at(-1)).to.not.contain('properties');
+
+      const unable = new ScriptedEngine({
+        script: ({ constraint }) => {
+          if (constraint === undefined) return say('ok') as Iterable<GenerationEvent[]>;
+          throw new EngineError('invalid_request', 'the tokenizer has no text of its own', 'constraint');
+        },
+      });
+      await collect(model({ chatTemplate: SPEAKS }, unable).chat({ ...HI, tools: [good] }));
+      expect(grammars().map((text) => text !== '')).to.deep.equal([true, true, false]);
+      const error = await rejection(
+        collect(model({ chatTemplate: SPEAKS }, unable).chat({ ...HI, tools: [{ ...good, strict: true }] })),
+        EngineError,
+      );
+      expect(error).to.include({ param: 'tools' });
+    });
+
+    it('of a response format is refused, tools or not', async () => {
+      const schema = { type: 'thing' };
+      for (const strict of [true, false]) {
+        for (const tools of [undefined, [good]]) {
+          const chat = model({ chatTemplate: SPEAKS }, picky());
+          const responseFormat = { type: 'json_schema', name: 'n', schema, strict } as const;
+          const request = { ...HI, responseFormat, ...(tools === undefined ? {} : { tools }) };
+          const error = await rejection(collect(chat.chat(request)), EngineError);
+          expect(error).to.include({ code: 'invalid_request', param: 'constraint' });
+          expect(error.message).to.equal('the response format cannot be enforced: Invalid type: thing');
+        }
+      }
+    });
+
+    it('is nobody else’s error', async () => {
+      const script = (): never => {
+        throw new EngineError('invalid_request', 'too many', 'stop');
+      };
+      const chat = model({ chatTemplate: SPEAKS }, new ScriptedEngine({ script }));
+      expect(await rejection(collect(chat.chat({ ...HI, tools: [good] })), EngineError)).to.include({ param: 'stop' });
+      expect(engine.requests).to.have.length(1);
+    });
+  });
+
   it('refuses arguments that are not JSON', async () => {
     const toolCalls = [{ id: 'c1', name: 'f', arguments: '{x' }];
     const error = await rejection(seen([{ role: 'assistant', content: '', toolCalls }]), EngineError);
     expect(error).to.include({ code: 'invalid_request', param: 'messages[0].tool_calls' });
+  });
+
+  it('takes no arguments, or null, for none, and refuses others that are no object', async () => {
+    for (const given of ['', ' ', 'null', '{}']) {
+      const toolCalls = [{ id: 'c1', name: 'f', arguments: given }];
+      const [message] = (await seen([{ role: 'assistant', content: '', toolCalls }])) as { tool_calls: unknown }[];
+      expect(message?.tool_calls).to.deep.equal([
+        { id: 'c1', type: 'function', function: { name: 'f', arguments: {} } },
+      ]);
+    }
+    for (const given of ['5', '[1]', '"x"']) {
+      const toolCalls = [{ id: 'c1', name: 'f', arguments: given }];
+      const error = await rejection(seen([{ role: 'assistant', content: '', toolCalls }]), EngineError);
+      expect(error.message).to.equal('the arguments of the tool call f are not a JSON object');
+    }
+  });
+
+  it('gives each call its message and its result behind it where a template shows one call only', async () => {
+    const template = `{{ messages|tojson }}{# message.tool_calls[0] #}`;
+    const call = (id: string) => ({ id, name: 'f', arguments: '{}' });
+    const result = (id: string) => ({ role: 'tool', content: id, toolCallId: id }) as const;
+    const messages: ChatMessage[] = [
+      { role: 'assistant', content: 'Both.', toolCalls: [call('a'), call('b')] },
+      result('b'),
+      result('a'),
+      result('z'),
+      { role: 'user', content: 'Thanks' },
+    ];
+    const shown = (await seen(messages, template)) as { content: string; tool_calls?: { id: string }[] }[];
+    expect(shown.map(({ content, tool_calls: calls }) => [content, calls?.map(({ id }) => id)])).to.deep.equal([
+      ['Both.', ['a']],
+      ['a', undefined],
+      ['', ['b']],
+      ['b', undefined],
+      ['z', undefined],
+      ['Thanks', undefined],
+    ]);
+  });
+
+  it('writes calls into the text where a template shows none', async () => {
+    const template = '{# <tool_call></tool_call> #}{{ messages|tojson }}';
+    const toolCalls = ['a', 'b'].map((id) => ({ id, name: 'f', arguments: `{"x":"${id}"}` }));
+    const text = (id: string): string => `<tool_call>\n{"name": "f", "arguments": {"x": "${id}"}}\n</tool_call>`;
+    const both = `${text('a')}\n${text('b')}`;
+    expect(await seen([{ role: 'assistant', content: null, toolCalls }], template)).to.deep.equal([
+      { role: 'assistant', content: both },
+    ]);
+    const content = [{ type: 'text', text: 'Look:' }] as const;
+    expect(await seen([{ role: 'assistant', content, toolCalls }], template)).to.deep.equal([
+      { role: 'assistant', content: `Look: ${both}` },
+    ]);
+  });
+
+  it('names the tools as SmolLM3 wants them, unless the request does', async () => {
+    const chat = model({ chatTemplate: '{{ xml_tools|tojson }}' });
+    const tools = [{ name: 'f', parameters: { type: 'object' }, strict: true }];
+    expect(JSON.parse(await chat.applyChatTemplate({ ...HI, tools }))).to.deep.equal([
+      { name: 'f', parameters: { type: 'object' } },
+    ]);
+    expect(await chat.applyChatTemplate({ ...HI, tools, templateVariables: { xml_tools: [1] } })).to.equal('[1]');
+  });
+
+  it('tells how much to think in the words of every family', async () => {
+    const shown = '{{ [enable_thinking, thinking, thinking_budget, reasoning_effort]|tojson }}';
+    const seenBy = async (templateVariables: Record<string, unknown>, template = shown): Promise<unknown> =>
+      JSON.parse(await model({ chatTemplate: template }).applyChatTemplate({ ...HI, templateVariables }));
+    expect(await seenBy({ reasoning_effort: 'none' })).to.deep.equal([false, false, 0, 'none']);
+    expect(await seenBy({ reasoning_effort: 'minimal' })).to.deep.equal([true, true, 512, 'minimal']);
+    expect(await seenBy({ reasoning_effort: 'max', enable_thinking: false })).to.deep.equal([false, true, -1, 'max']);
+    const harmony = `${shown}{# <|start|> <|channel|> <|message|> #}`;
+    const efforts = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'];
+    const told = await Promise.all(efforts.map((effort) => seenBy({ reasoning_effort: effort }, harmony)));
+    expect(told.map((all) => (all as unknown[])[3])).to.deep.equal([
+      ...['low', 'low', 'low', 'medium'],
+      ...['high', 'high', 'high'],
+    ]);
+    // Nothing is said for a request that says nothing.
+    const silent = '{{ [enable_thinking is defined, reasoning_effort is defined]|tojson }}';
+    expect(await seenBy({}, silent)).to.deep.equal([false, false]);
   });
 
   it('calls a developer system unless the template knows developers', async () => {

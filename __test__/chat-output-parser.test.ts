@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { FORMATS, pickFormat, plain } from '../ts/chat/formats/index.js';
 import type { ChatFormat } from '../ts/chat/formats/index.js';
 import { compileFormat, OutputParser, reasoningState } from '../ts/chat/output-parser.js';
-import { fits } from '../ts/chat/output/schema.js';
+import { fits, typesOf } from '../ts/chat/output/schema.js';
 import type { ToolDefinition } from '../ts/chat/types.js';
 import type { TokenInfo } from '../ts/engine/types.js';
 
@@ -216,7 +216,8 @@ describe('chat: arguments and schemas', () => {
     properties: {
       a: { $ref: '#/$defs/a' },
       n: { type: ['integer', 'null'] },
-      l: { type: 'array', items: { type: 'string' } },
+      l: { type: 'array', items: { type: 'string', maxLength: 2 }, maxItems: 2 },
+      b: { type: 'number', minimum: 0, exclusiveMaximum: 1 },
     },
     required: ['a'],
     additionalProperties: false,
@@ -228,7 +229,13 @@ describe('chat: arguments and schemas', () => {
     [{ a: 'x', n: null, l: ['s'] }, true],
     [{ a: 'x', n: 1.5 }, false],
     [{ a: 'x', l: [1] }, false],
+    [{ a: 'x', c: 1 }, false],
+    [{ a: 'x', b: 0 }, true],
+    [{ a: 'x', b: -1 }, false],
     [{ a: 'x', b: 1 }, false],
+    [{ a: 'x', l: ['😀😀', ''] }, true],
+    [{ a: 'x', l: ['abc'] }, false],
+    [{ a: 'x', l: ['a', 'b', 'c'] }, false],
     [{ n: 1 }, false],
     [[], false],
   ];
@@ -240,6 +247,17 @@ describe('chat: arguments and schemas', () => {
 
   it('a schema that refers to itself ends', () => {
     expect(fits({}, { $ref: '#' })).to.equal(true);
+    expect(typesOf({ $ref: '#' }, { $ref: '#' })).to.equal(undefined);
+  });
+
+  it('one whose parts refer to each other many times over ends soon', () => {
+    const twice = (n: number) => ({ anyOf: [{ $ref: `#/$defs/d${n}` }, { $ref: `#/$defs/d${n}` }] });
+    const $defs = Object.fromEntries(Array.from({ length: 30 }, (_, n) => [`d${n}`, twice(n + 1)]));
+    const root = { ...twice(0), $defs: { ...$defs, d30: { type: 'string' } } };
+    const start = performance.now();
+    fits(1, root);
+    typesOf(root, root);
+    expect(performance.now() - start).to.be.below(1000);
   });
 });
 

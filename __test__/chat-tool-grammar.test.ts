@@ -2,6 +2,7 @@
 
 import { expect } from 'chai';
 
+import { closedSchema } from '../ts/chat/grammar/closed.js';
 import { FORMATS, plain } from '../ts/chat/formats/index.js';
 import { type CompiledFormat, compileFormat } from '../ts/chat/output-parser.js';
 import { responseGrammar, toolGrammar, triggeredToolGrammar } from '../ts/chat/tool-grammar.js';
@@ -19,13 +20,14 @@ function compiled(name: string, special: boolean): CompiledFormat {
   return compileFormat(format, new Map(format.tokens.map((token, index) => [token, { id: 500 + index, special }])));
 }
 
-function source(grammar: ReturnType<typeof responseGrammar>): string {
+function source(held: ReturnType<typeof responseGrammar>): string {
+  const grammar = held?.constraint.grammar;
   return grammar?.type === 'lark' ? grammar.grammar : JSON.stringify(grammar);
 }
 
 const guidance = (lenient: boolean): string =>
-  `"x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": ","coerce_one_of":true,"lenient":${lenient}}`;
-const ADD_JSON = `%json {"type":"object","properties":{"a":{"type":"number"},"note":{"type":"string"}},"required":["a"],${guidance(true)}}`;
+  `"x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": "${lenient ? ',"coerce_one_of":true,"lenient":true' : ''}}`;
+const ADD_JSON = `%json {"type":"object","properties":{"a":{"type":"number"},"note":{"type":"string"}},"required":["a"],"additionalProperties":false,${guidance(true)}}`;
 const NOW_JSON = `%json {"type":"object","properties":{},"additionalProperties":false,${guidance(false)}}`;
 
 describe('chat: tool grammar', () => {
@@ -67,7 +69,7 @@ describe('chat: tool grammar', () => {
       source(toolGrammar(compiled('qwen-xml', false), [ADD], 'required', false, 'closed')).split('\n'),
     ).to.deep.equal([
       'start: "<tool_call>" "\\n" r5 "\\n" "</tool_call>"',
-      'r0: %json {"type":"number"}',
+      `r0: %json {"type":"number",${guidance(true)}}`,
       'r1: "<parameter=a>\\n" r0 "\\n</parameter>" "\\n"',
       'r2[lazy]: /(?s:.*)\\n<\\/parameter>/',
       'r3: "<parameter=note>\\n" r2 "\\n"',
@@ -83,16 +85,66 @@ describe('chat: tool grammar', () => {
     expect(grammar('gemma4')).to.contain('"call:add{" r1 ("," r2)? "}"').and.contain('"note:" <[504]> r0 <[504]>');
   });
 
+  it('writes a schema that refers to itself as rules that do', () => {
+    const names = Array.from({ length: 20 }, (_, n) => `next${n}`);
+    const properties = Object.fromEntries(names.map((name) => [name, { $ref: '#/$defs/node' }]));
+    const node = { type: 'object', properties, required: [] };
+    const tool = { name: 'walk', parameters: { ...node, $defs: { node } } };
+    for (const name of ['gemma4', 'lfm2']) {
+      const grammar = source(toolGrammar(compiled(name, true), [tool], 'required', false, 'closed'));
+      expect(grammar.length, name).to.be.below(50_000);
+    }
+  });
+
+  it('knows which tool a line is of', () => {
+    const { constraint, owners } = toolGrammar(compiled('hermes', false), [ADD, NOW], 'required', true, 'closed');
+    const lines = constraint.grammar.type === 'lark' ? constraint.grammar.grammar.split('\n') : [];
+    expect(owners).to.have.length(lines.length);
+    expect(owners).to.deep.equal([undefined, 'add', 'add', 'now', 'now', undefined]);
+  });
+
+  it('takes arguments for an object whatever the schema says', () => {
+    const tools = [{ name: 'f', parameters: {} }];
+    const grammar = source(toolGrammar(compiled('hermes', false), tools, 'required', true, 'closed'));
+    expect(grammar).to.contain('%json {"type":"object"');
+  });
+
+  it('does not offer what a schema does not list, where nothing speaks against it', () => {
+    const node = { type: 'object', properties: { a: { type: 'string' } } };
+    const closed = { ...node, additionalProperties: false };
+    expect(closedSchema(node)).to.deep.equal(closed);
+    expect(closedSchema({ type: 'object' })).to.deep.equal({ type: 'object' });
+    expect(closedSchema({ ...node, additionalProperties: true })).to.deep.equal({
+      ...node,
+      additionalProperties: true,
+    });
+    const outer = {
+      properties: { x: node, y: { $ref: '#/$defs/n' }, z: { items: { anyOf: [node, { type: 'null' }] } } },
+    };
+    expect(closedSchema({ ...outer, $defs: { n: node } })).to.deep.equal({
+      properties: { x: closed, y: { $ref: '#/$defs/n' }, z: { items: { anyOf: [closed, { type: 'null' }] } } },
+      $defs: { n: closed },
+      additionalProperties: false,
+    });
+    for (const mixed of [
+      { ...node, allOf: [{ properties: { b: {} } }] },
+      { ...node, $ref: '#/$defs/n' },
+      { properties: { x: { ...node, patternProperties: { '^b': {} } } } },
+    ]) {
+      expect(closedSchema(mixed)).to.equal(mixed);
+    }
+  });
+
   it('switches on behind the marker under auto', () => {
     const trigger = (name: string, special: boolean) =>
-      triggeredToolGrammar(compiled(name, special), [NOW], true)?.trigger;
+      triggeredToolGrammar(compiled(name, special), [NOW], true)?.constraint.trigger;
     // A token that is not special can be written in other tokens too.
     expect(trigger('hermes', false)).to.deep.equal({ tokenIds: [502], texts: ['<tool_call>'] });
     expect(trigger('hermes', true)).to.deep.equal({ tokenIds: [502] });
     expect(trigger('mistral-list', true)).to.deep.equal({ tokenIds: [500] });
     expect(trigger('harmony', true)).to.deep.equal({ texts: ['to=functions'] });
     expect(trigger('plain', true)).to.equal(undefined);
-    const grammar = triggeredToolGrammar(compiled('hermes', false), [NOW], false)?.grammar;
+    const grammar = triggeredToolGrammar(compiled('hermes', false), [NOW], false);
     expect(source(grammar).split('\n')[0]).to.equal('start: "\\n" r2 "\\n" "</tool_call>"');
   });
 
@@ -100,12 +152,15 @@ describe('chat: tool grammar', () => {
     const schema = { type: 'object', properties: { a: { type: 'integer' } } };
     const strict = { type: 'json_schema', name: 'n', schema, strict: true } as const;
     expect(responseGrammar(compiled('plain', true), { type: 'text' })).to.equal(undefined);
-    expect(responseGrammar(compiled('plain', true), { type: 'json_object' })).to.deep.equal({ type: 'json_object' });
-    expect(responseGrammar(compiled('plain', true), strict)).to.deep.equal({ type: 'json_schema', schema });
-    expect(responseGrammar(compiled('plain', true), { ...strict, strict: false })).to.deep.equal({
-      type: 'json_schema',
-      schema: { ...schema, 'x-guidance': { lenient: true } },
-    });
+    const grammar = (format: Parameters<typeof responseGrammar>[1]) =>
+      responseGrammar(compiled('plain', true), format)?.constraint.grammar;
+    expect(grammar({ type: 'json_object' })).to.deep.equal({ type: 'json_object' });
+    expect(grammar(strict)).to.deep.equal({ type: 'json_schema', schema });
+    // The engine has its own word for a schema, which is never lenient.
+    expect(source(responseGrammar(compiled('plain', true), { ...strict, strict: false })).split('\n')).to.deep.equal([
+      'start: r0',
+      `r0: %json {"type":"object","properties":{"a":{"type":"integer"}},${guidance(true)}}`,
+    ]);
     const thinking = source(responseGrammar(compiled('hermes', false), strict, [], true, 'open'));
     expect(thinking.split('\n')[0]).to.equal('start: r0 /\\n{0,2}/ r1');
     const harmony = source(responseGrammar(compiled('harmony', true), strict));

@@ -1,6 +1,8 @@
 import { expect } from 'chai';
 
 import { Drain } from '../ts/http/drain.js';
+import { closeServer } from '../ts/http/server.js';
+import { createMemoryStore } from '../ts/responses/memory-store.js';
 import { content, finished, started } from './helpers/scripted-events.js';
 import { ScriptedApp } from './helpers/scripted-app.js';
 import { Gate } from './helpers/scripted-registry.js';
@@ -63,6 +65,35 @@ describe('an orderly end', () => {
     app.server.closeAllConnections();
     expect(await cut).to.equal('cut');
     await app.registry.until(() => app.registry.first.held === 0);
+  });
+
+  it('fails what runs in the background past the deadline, queued or not', async () => {
+    const drain = new Drain();
+    const responses = createMemoryStore();
+    const never = new Promise(() => undefined);
+    const app = await ScriptedApp.start(
+      [
+        { id: 'org/one', chat: () => [started, content('a'), { wait: never }] },
+        { id: 'org/two', load: never, chat: () => [started, finished()] },
+      ],
+      { drain, responses },
+    );
+    const ids: string[] = [];
+    for (const model of ['org/one', 'org/two']) {
+      ids.push((await app.post('/v1/responses', { model, input: 'hi', background: true })).json.id);
+    }
+    await app.registry.until(() => app.registry.first.played === 2);
+    expect(await drain.begin(1)).to.equal(2);
+    await closeServer(app.server);
+    for (const id of ids) {
+      const { response } = responses.of(undefined).get(id)!;
+      expect([response.status, response.error!.message]).to.deep.equal([
+        'failed',
+        'the server stopped while the response was running',
+      ]);
+      expect(responses.of(undefined).events(id, -1, 100).at(-1)!.type).to.equal('response.failed');
+    }
+    expect([drain.requests, app.registry.first.held]).to.deep.equal([0, 0]);
   });
 
   it('is over at once when nothing runs', async () => {

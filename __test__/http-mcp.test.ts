@@ -1,73 +1,30 @@
 /** MCP behind HTTP: a scripted model, servers in this process, the events and the wire. */
 
-import { fromJsonSchema, McpServer as SdkServer } from '@modelcontextprotocol/server';
 import { expect } from 'chai';
 import OpenAI from 'openai';
 
-import type { ChatEvent, ChatMessage, ChatRequest } from '../ts/chat/types.js';
+import type { ChatEvent, ChatRequest } from '../ts/chat/types.js';
 import type { McpServices } from '../ts/http/mcp.js';
 import { McpPool } from '../ts/mcp/client-pool.js';
 import type { McpServer } from '../ts/mcp/tool.js';
 import type { ResponseEvent } from '../ts/protocol/response-events.js';
-import { inMemory } from './helpers/mcp-servers.js';
 import { asChat, call, checkLegal, checkSchema, collapsed } from './helpers/response-events.js';
 import { content, finished, started } from './helpers/scripted-events.js';
 import { parseEvents, dataOf, ScriptedApp } from './helpers/scripted-app.js';
+import { ADD, adds, calculator, mcpTool, told, toolServer, waitingCalculator } from './helpers/scripted-mcp.js';
 import { Gate } from './helpers/scripted-registry.js';
 
 const ID = 'org/model';
 const RESPONSES = '/v1/responses';
 const CHAT = '/v1/chat/completions';
 
-type Run = (args: Record<string, unknown>, signal: AbortSignal) => Promise<string> | string;
-
-function server(label: string, tools: Record<string, Run>): McpServer {
-  return inMemory(label, () => {
-    const made = new SdkServer({ name: label, version: '1' });
-    const inputSchema = fromJsonSchema<Record<string, unknown>>({ type: 'object' });
-    for (const [name, run] of Object.entries(tools)) {
-      made.registerTool(name, { inputSchema }, async (args, { mcpReq }) => ({
-        content: [{ type: 'text', text: await run(args, mcpReq.signal) }],
-      }));
-    }
-    return made;
-  });
-}
-
 const added: unknown[] = [];
-const calc = server('calc', {
-  add: (args) => {
-    added.push(args);
-    return String(Number(args['a']) + Number(args['b']));
-  },
-});
+const calc = calculator(added);
 const gone: McpServer = {
   label: 'gone',
   trusted: true,
   reach: { type: 'stdio', command: 'no-such-command-anywhere', args: [], env: {} },
 };
-
-const ADD = call(0, 'add', ['{"a":1,', '"b":2}']);
-
-function textOf({ content: text }: Pick<ChatMessage, 'content'>): string {
-  return typeof text === 'string' ? text : JSON.stringify(text);
-}
-
-/** Adds, then says what the tool said last. */
-function adds({ messages }: ChatRequest): ChatEvent[] {
-  const last = messages.at(-1)!;
-  if (last.role === 'tool') return [started, content(`it is ${textOf(last)}`), finished()];
-  return asChat([started, ...ADD, finished()]);
-}
-
-/** What the model was told, in short. */
-function told({ messages }: ChatRequest): string[] {
-  return messages.map(({ role, content: text, toolCalls }) =>
-    toolCalls === undefined
-      ? `${role}: ${textOf({ content: text })}`
-      : `${role} calls ${toolCalls.map((made) => made.name).join(', ')}`,
-  );
-}
 
 describe('MCP over HTTP', () => {
   let pool: McpPool;
@@ -85,13 +42,7 @@ describe('MCP over HTTP', () => {
     ScriptedApp.start([{ id: ID, chat }], {
       mcp: { pool, servers: new Map(servers.map((one) => [one.label, one])), ...more },
     });
-  const tool = (server_label: string, more: object = {}) => ({
-    type: 'mcp',
-    server_label,
-    require_approval: 'never',
-    ...more,
-  });
-  const ask = (more: object = {}) => ({ model: ID, input: '1+2?', tools: [tool('calc')], ...more });
+  const ask = (more: object = {}) => ({ model: ID, input: '1+2?', tools: [mcpTool('calc')], ...more });
   const eventsOf = async (app: ScriptedApp, body: object): Promise<ResponseEvent[]> => {
     const all = await app.stream(RESPONSES, body);
     expect(all.at(-1)).to.equal('[DONE]');
@@ -139,7 +90,7 @@ describe('MCP over HTTP', () => {
 
     it('neither shows nor stores what authenticates to a server', async () => {
       await using app = await open();
-      const own = tool('own', { server_url: 'https://127.0.0.1/x?key=s3cret', authorization: 's3cret' });
+      const own = mcpTool('own', { server_url: 'https://127.0.0.1/x?key=s3cret', authorization: 's3cret' });
       const { status, text, json } = await app.post(RESPONSES, ask({ tools: [own] }));
       expect(status).to.equal(200);
       expect(text).not.to.include('s3cret');
@@ -149,7 +100,7 @@ describe('MCP over HTTP', () => {
     });
 
     it('keeps equal names of two servers apart', async () => {
-      const other = server('other', { add: () => 'many' });
+      const other = toolServer('other', { add: () => 'many' });
       await using app = await open(
         ({ messages, tools }) =>
           messages.at(-1)!.role === 'tool'
@@ -157,7 +108,7 @@ describe('MCP over HTTP', () => {
             : asChat([started, ...tools!.flatMap(({ name }, at) => call(at, name, ['{"a":1,"b":2}'])), finished()]),
         [calc, other],
       );
-      const { json } = await app.post(RESPONSES, ask({ tools: [tool('calc'), tool('other')] }));
+      const { json } = await app.post(RESPONSES, ask({ tools: [mcpTool('calc'), mcpTool('other')] }));
       const calls = json.output.filter(({ type }: any) => type === 'mcp_call');
       expect(calls.map((made: any) => [made.server_label, made.name, made.output])).to.deep.equal([
         ['calc', 'add', '3'],
@@ -171,7 +122,7 @@ describe('MCP over HTTP', () => {
 
     it('goes on without a server that cannot be listed', async () => {
       await using app = await open(adds, [gone, calc]);
-      const events = await eventsOf(app, ask({ tools: [tool('gone'), tool('calc')] }));
+      const events = await eventsOf(app, ask({ tools: [mcpTool('gone'), mcpTool('calc')] }));
       const response = checkLegal(events);
       expect(collapsed(events)).to.include('mcp_list_tools.failed');
       const [failed] = response.output as any[];
@@ -181,7 +132,7 @@ describe('MCP over HTTP', () => {
     });
 
     it('tells the model of a call that fails', async () => {
-      const broken = server('calc', {
+      const broken = toolServer('calc', {
         add: () => {
           throw new Error('no numbers today');
         },
@@ -213,7 +164,10 @@ describe('MCP over HTTP', () => {
           ? [started, content('done'), finished()]
           : asChat([started, ...ADD, ...call(1, 'mine', ['{}']), finished()]),
       );
-      const body = ask({ tools: [tool('calc'), own], tool_choice: { type: 'mcp', server_label: 'calc', name: 'add' } });
+      const body = ask({
+        tools: [mcpTool('calc'), own],
+        tool_choice: { type: 'mcp', server_label: 'calc', name: 'add' },
+      });
       const { json } = await app.post(RESPONSES, body);
       expect(json.output.map(({ type, status }: any) => [type, status])).to.deep.equal([
         ['mcp_list_tools', undefined],
@@ -225,7 +179,7 @@ describe('MCP over HTTP', () => {
       const output = { type: 'function_call_output', call_id: json.output[2].call_id, output: 'yes' };
       const next = await app.post(
         RESPONSES,
-        ask({ tools: [tool('calc'), own], input: [output], previous_response_id: json.id }),
+        ask({ tools: [mcpTool('calc'), own], input: [output], previous_response_id: json.id }),
       );
       expect(next.json.output[0].content[0].text).to.equal('done');
     });
@@ -261,17 +215,7 @@ describe('MCP over HTTP', () => {
     it('stops the tool when the client leaves', async () => {
       const began = new Gate();
       const stopped = new Gate();
-      const slow = server('calc', {
-        add: (_args, signal) => {
-          began.open();
-          return new Promise((_resolve, reject) => {
-            signal.addEventListener('abort', () => {
-              stopped.open();
-              reject(new Error('told to stop'));
-            });
-          });
-        },
-      });
+      const slow = waitingCalculator(began.open, stopped.open);
       await using app = await open(adds, [slow]);
       const leave = new AbortController();
       const answer = fetch(`${app.url}${RESPONSES}`, {
@@ -288,95 +232,25 @@ describe('MCP over HTTP', () => {
       expect(await answer).to.have.property('name', 'AbortError');
     });
 
+    it('is counted with the tools that it would offer, and runs nothing for it', async () => {
+      const two = toolServer('calc', { add: () => '3', sub: () => '1' });
+      await using app = await open(adds, [two, gone]);
+      const count = async (body: object): Promise<number> =>
+        (await app.post(`${RESPONSES}/input_tokens`, body)).json.input_tokens;
+      const bare = await count(ask({ tools: [] }));
+      expect(await count(ask())).to.equal(bare + 2);
+      expect(await count(ask({ tools: [mcpTool('calc', { allowed_tools: ['add'] })] }))).to.equal(bare + 1);
+      expect(await count(ask({ tools: [mcpTool('gone')] }))).to.equal(bare);
+      expect(app.registry.first.chatRequests).to.deep.equal([]);
+      expect((await app.post(`${RESPONSES}/input_tokens`, ask({ tools: [mcpTool('what')] }))).status).to.equal(400);
+    });
+
     it('refuses servers that there are not', async () => {
       await using app = await open(adds, [calc], { allowUrls: false });
-      const unknown = await app.post(RESPONSES, ask({ tools: [tool('what')] }));
+      const unknown = await app.post(RESPONSES, ask({ tools: [mcpTool('what')] }));
       expect([unknown.status, unknown.json.error.param]).to.deep.equal([400, 'tools[0].server_label']);
-      const address = await app.post(RESPONSES, ask({ tools: [tool('x', { server_url: 'https://example.com/' })] }));
+      const address = await app.post(RESPONSES, ask({ tools: [mcpTool('x', { server_url: 'https://example.com/' })] }));
       expect([address.status, address.json.error.param]).to.deep.equal([400, 'tools[0].server_url']);
-    });
-  });
-
-  describe('approvals', () => {
-    const asking = ask({ tools: [tool('calc', { require_approval: 'always' })] });
-    const answerTo = (response: any, approve: boolean, more: object = {}) => ({
-      ...asking,
-      previous_response_id: response.id,
-      input: [{ type: 'mcp_approval_response', approval_request_id: response.output[1].id, approve, ...more }],
-    });
-
-    it('end the response, and lead to the call in the next', async () => {
-      await using app = await open();
-      const events = await eventsOf(app, asking);
-      const asked = checkLegal(events);
-      expect(collapsed(events).slice(-3)).to.deep.equal(['output_item.added', 'output_item.done', 'completed']);
-      expect(asked.output[1]).to.deep.include({
-        type: 'mcp_approval_request',
-        name: 'add',
-        arguments: '{"a":1,"b":2}',
-      });
-      expect(added).to.deep.equal([]);
-
-      const next = await eventsOf(app, answerTo(asked, true));
-      const done = checkLegal(next);
-      expect(collapsed(next).slice(0, 8)).to.deep.equal([
-        ...['created', 'in_progress', 'output_item.added', 'mcp_call.in_progress', 'mcp_call_arguments.delta'],
-        ...['mcp_call_arguments.done', 'mcp_call.completed', 'output_item.done'],
-      ]);
-      const [made, message] = done.output as any[];
-      expect(made.approval_request_id).to.equal(asked.output[1]!.id);
-      expect([made.output, message.content[0].text]).to.deep.equal(['3', 'it is 3']);
-      expect(told(app.registry.first.chatRequests.at(-1)!)).to.deep.equal([
-        'user: 1+2?',
-        'assistant calls add',
-        'tool: 3',
-      ]);
-
-      // What was run is not run again, whatever answer the conversation holds.
-      const again = await app.post(RESPONSES, { ...answerTo(asked, true), previous_response_id: done.id });
-      expect(again.status).to.equal(200);
-      expect(added).to.have.length(1);
-    });
-
-    it('that are denied are told to the model', async () => {
-      await using app = await open();
-      const { json } = await app.post(RESPONSES, asking);
-      const next = await app.post(RESPONSES, answerTo(json, false, { reason: 'too dear' }));
-      expect(next.json.output.map(({ type }: any) => type)).to.deep.equal(['message']);
-      expect(told(app.registry.first.chatRequests.at(-1)!).at(-1)).to.match(/^tool: The user did not allow.*too dear$/);
-      expect(added).to.deep.equal([]);
-    });
-
-    it('that were never answered are told as well', async () => {
-      await using app = await open();
-      const { json } = await app.post(RESPONSES, asking);
-      await app.post(RESPONSES, { ...asking, previous_response_id: json.id, input: 'never mind' });
-      expect(told(app.registry.first.chatRequests[1]!).slice(1)).to.deep.equal([
-        'assistant calls add',
-        'tool: The user has not answered whether this call may be run; it was not run.',
-        'user: never mind',
-      ]);
-    });
-
-    it('that nobody asked for are a 400', async () => {
-      await using app = await open();
-      const input = [{ type: 'mcp_approval_response', approval_request_id: 'mcpr_x', approve: true }];
-      for (const body of [
-        { ...asking, input },
-        { model: ID, input },
-      ]) {
-        const { status, json } = await app.post(RESPONSES, body);
-        expect([status, json.error.param]).to.deep.equal([400, 'input']);
-        expect(json.error.message).to.include('mcpr_x');
-      }
-    });
-
-    it('run nothing of a server that the request does not name', async () => {
-      await using app = await open();
-      const { json } = await app.post(RESPONSES, asking);
-      const next = await app.post(RESPONSES, { ...answerTo(json, true), tools: [] });
-      expect(next.json.output[0]).to.deep.include({ type: 'mcp_call', status: 'failed' });
-      expect(added).to.deep.equal([]);
     });
   });
 
@@ -384,7 +258,7 @@ describe('MCP over HTTP', () => {
     const chat = (more: object = {}) => ({
       model: ID,
       messages: [{ role: 'user', content: '1+2?' }],
-      tools: [tool('calc')],
+      tools: [mcpTool('calc')],
       ...more,
     });
     const lists = {
@@ -445,7 +319,7 @@ describe('MCP over HTTP', () => {
     it('hands calls of functions to the client', async () => {
       const own = { type: 'function', function: { name: 'mine' } };
       await using app = await open(() => asChat([started, ...call(0, 'mine', ['{}']), finished()]));
-      const { json } = await app.post(CHAT, chat({ tools: [tool('calc'), own], tool_choice: 'required' }));
+      const { json } = await app.post(CHAT, chat({ tools: [mcpTool('calc'), own], tool_choice: 'required' }));
       const [{ message, finish_reason: reason }] = json.choices;
       expect([message.tool_calls[0].function.name, message.mcp_calls, reason]).to.deep.equal([
         'mine',
@@ -460,7 +334,7 @@ describe('MCP over HTTP', () => {
       const asking = await app.post(CHAT, chat({ tools: [{ type: 'mcp', server_label: 'calc' }] }));
       expect([asking.status, asking.json.error.param]).to.deep.equal([400, 'tools[0].require_approval']);
       expect(asking.json.error.message).to.include('cannot ask for an approval');
-      const unknown = await app.post(CHAT, chat({ tools: [tool('what')] }));
+      const unknown = await app.post(CHAT, chat({ tools: [mcpTool('what')] }));
       expect([unknown.status, unknown.json.error.param]).to.deep.equal([400, 'tools.server_label']);
       await using closed = await ScriptedApp.start([{ id: ID, chat: adds }]);
       const none = await closed.post(CHAT, chat());

@@ -181,7 +181,7 @@ describe('GET /openapi.json', () => {
       Object.keys(methods as object).map((method) => `${method.toUpperCase()} ${path}`),
     );
     expect(described.sort()).to.deep.equal(
-      ROUTES.map(({ method, path }) => `${method} ${path.replace(/[*:]id/, '{id}')}`).sort(),
+      ROUTES.map(({ method, path }) => `${method} ${path.replace(/[*:](\w+)/g, '{$1}')}`).sort(),
     );
   });
 
@@ -189,7 +189,8 @@ describe('GET /openapi.json', () => {
     const withBody = ROUTES.filter(({ body }) => body !== undefined);
     expect(withBody.length).to.be.greaterThan(5);
     for (const { path, body } of withBody) {
-      const { schema } = document.paths[path.replace(/[*:](\w+)/g, '{$1}')].post.requestBody.content['application/json'];
+      const { schema } =
+        document.paths[path.replace(/[*:](\w+)/g, '{$1}')].post.requestBody.content['application/json'];
       const taken = Object.entries(body!.fields).filter(([, { status }]) => status !== 'refused');
       expect(Object.keys(schema.properties as object).sort(), path).to.deep.equal(taken.map(([name]) => name).sort());
       const untyped = taken.filter(
@@ -285,7 +286,7 @@ describe('GET /openapi.json', () => {
     const locked = describeApi(ROUTES, { keys: true }) as any;
     expect(locked.components.securitySchemes.key).to.deep.equal({ type: 'http', scheme: 'bearer' });
     for (const route of ROUTES) {
-      const { security } = locked.paths[route.path.replace(/[*:]id/, '{id}')][route.method.toLowerCase()];
+      const { security } = locked.paths[route.path.replace(/[*:](\w+)/g, '{$1}')][route.method.toLowerCase()];
       expect(security, route.path).to.deep.equal(authOf(route) === 'key' ? [{ key: [] }] : []);
     }
   });

@@ -10,6 +10,7 @@ import OpenAI from 'openai';
 import type { ResponseEvent } from '../ts/protocol/response-events.js';
 import { createMemoryStore } from '../ts/responses/memory-store.js';
 import { openSqliteStore } from '../ts/responses/sqlite-store.js';
+import type { ResponseStore } from '../ts/responses/store.js';
 import { checkLegal, checkSchema, typesOf } from './helpers/response-events.js';
 import { content, finished, started } from './helpers/scripted-events.js';
 import { dataOf, parseEvents, ScriptedApp } from './helpers/scripted-app.js';
@@ -133,12 +134,15 @@ describe('a store that breaks', () => {
   it('fails the request that was to be kept, and the server goes on', async () => {
     const store = createMemoryStore();
     let broken = false;
-    const responses = {
+    const responses: ResponseStore = {
       ...store,
-      put: (stored: Parameters<typeof store.put>[0]) => {
-        if (broken) throw new Error('the disk is full');
-        store.put(stored);
-      },
+      of: (caller) => ({
+        ...store.of(caller),
+        put: (stored) => {
+          if (broken) throw new Error('the disk is full');
+          store.of(caller).put(stored);
+        },
+      }),
     };
     const gate = new Gate();
     await using app = await ScriptedApp.start(
@@ -157,14 +161,14 @@ describe('a store that breaks', () => {
   });
 });
 
-describe('a restart', () => {
+describe('an orderly stop', () => {
   let folder: string;
   before(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'tsserve-restart-'));
   });
   after(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('leaves chains whole and says what it interrupted', async () => {
+  it('leaves chains whole, and fails what it interrupts before it is over', async () => {
     const file = path.join(folder, 'responses.db');
     const never = new Gate();
     const model = {
@@ -183,7 +187,9 @@ describe('a restart', () => {
       running = (await app.post(PATH, { model: ID, input: 'wait', background: true })).json;
       await app.registry.until(() => app.registry.first.played === 5);
     }
-    // As a killed process leaves it: nothing is closed, nothing is told.
+    expect(before.unfinished()).to.deep.equal([]);
+    expect(before.of(undefined).get(running.id)!.response.status).to.equal('failed');
+    before.close();
     const after = openSqliteStore(file);
     await using app = await ScriptedApp.start([model], { responses: after });
     const second = await app.post(PATH, { model: ID, input: 'two', previous_response_id: first.id });
@@ -193,7 +199,8 @@ describe('a restart', () => {
       'failed',
       'the server stopped while the response was running',
     ]);
+    checkSchema(await replay(app, running.id));
+    expect((cut.output[0] as any).content[0].text).to.equal('x');
     after.close();
-    before.close();
   });
 });

@@ -18,6 +18,10 @@ const TOOLS = [{ type: 'mcp', server_label: 'calc', server_url: 'https://example
 class AddLoop implements ResponseLoop {
   disposed = 0;
 
+  async offer({ request }: Parameters<ResponseLoop['offer']>[0]) {
+    return request;
+  }
+
   async *begin({ machine, request }: LoopContext) {
     const tool = { name: 'add', input_schema: { type: 'object' } };
     yield* machine.listedTools('calc', [tool]);

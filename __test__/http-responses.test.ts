@@ -143,11 +143,7 @@ describe('POST /v1/responses', () => {
     expect(asked.responseFormat).to.deep.equal(format);
     expect(asked.sampling?.temperature).to.equal(0.5);
     expect(asked.logprobs).to.equal(2);
-    expect(asked.templateVariables).to.deep.equal({
-      verbosity: 'low',
-      reasoning_effort: 'none',
-      enable_thinking: false,
-    });
+    expect(asked.templateVariables).to.deep.equal({ verbosity: 'low', reasoning_effort: 'none' });
     expect(app.log.filter((line) => line.startsWith('warn'))).to.have.length(1);
   });
 

@@ -14,6 +14,7 @@ const bodies: Readonly<Record<string, object>> = {
   '/v1/chat/completions': { model: 'org/one', messages: [{ role: 'user', content: 'hi' }] },
   '/v1/completions': { model: 'org/one', prompt: 'hi' },
   '/v1/responses': { model: 'org/one', input: 'hi' },
+  '/v1/conversations': {},
   '/load_model': { model: 'org/one' },
 };
 

@@ -268,6 +268,12 @@ describe('a chat completion request', () => {
 
   const invalid: readonly [name: string, body: unknown, code: string, param: string | null][] = [
     ['an array', [], 'invalid_type', null],
+    [
+      'arguments that are no object',
+      { messages: [USER], tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'string' } } }] },
+      'invalid_value',
+      'tools[0].function.parameters.type',
+    ],
     ['a string', 'hi', 'invalid_type', null],
     ['null', null, 'invalid_type', null],
     ['no messages', { model: 'm' }, 'missing_required_parameter', 'messages'],

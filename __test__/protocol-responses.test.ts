@@ -134,7 +134,11 @@ describe('parseCreateResponse', () => {
       '400 invalid_value tool_choice',
     ],
     ['background without store', { input: 'x', background: true, store: false }, '400 invalid_value background'],
-    ['a conversation', { input: 'x', conversation: 'conv_1' }, '400 unsupported_parameter conversation'],
+    [
+      'a conversation and a response before',
+      { conversation: 'conv_1', previous_response_id: 'resp_1' },
+      '400 mutually_exclusive_parameters conversation',
+    ],
     ['a stored prompt', { input: 'x', prompt: { id: 'p' } }, '400 unsupported_parameter prompt'],
     [
       'too many pairs',
@@ -156,6 +160,12 @@ describe('parseCreateResponse', () => {
   for (const [what, body, expected] of refusals) {
     it(`refuses ${what}`, () => expect(refusal(body)).to.equal(expected));
   }
+
+  it('takes a conversation by its id or as an object', () => {
+    expect(parse({ conversation: 'conv_1' }).request.conversation).to.equal('conv_1');
+    expect(parse({ input: 'x', conversation: { id: 'conv_1' } }).request.conversation).to.equal('conv_1');
+    expect(parse({ conversation: null, previous_response_id: 'resp_1' }).request.conversation).to.equal(undefined);
+  });
 
   it('warns of what has no effect, and in strict mode refuses what nobody knows', () => {
     const body = { input: 'x', service_tier: 'auto', tools: [{ type: 'web_search' }], what: 1 };

@@ -7,6 +7,10 @@ import { expect } from 'chai';
 
 import { createNativeEngine } from '../ts/engine/native.js';
 import { EngineError, type Engine, type GenerateRequest, type LoadedModel } from '../ts/engine/types.js';
+import { BARE_CALLS, FORMATS, plain } from '../ts/chat/formats/index.js';
+import { compileFormat, OutputParser } from '../ts/chat/output-parser.js';
+import { toolGrammar, triggeredToolGrammar } from '../ts/chat/tool-grammar.js';
+import { foldEvents } from './helpers/fold-events.js';
 import { randomSchema } from './helpers/random-schema.js';
 import { realModelPath } from './helpers/real-models.js';
 
@@ -19,6 +23,13 @@ interface Answer {
   readonly completionTokens: number;
   /** Deltas: less than tokens where some were forced. */
   readonly steps: number;
+}
+
+/** Without bounds: syntaxes that are not JSON hold to names, types and choices only. */
+function loosely(schema: object): object {
+  return JSON.parse(JSON.stringify(schema), (key, value: unknown) =>
+    ['maxLength', 'minimum', 'maximum', 'maxItems'].includes(key) ? undefined : value,
+  ) as object;
 }
 
 describe('grammars on real weights', function () {
@@ -103,6 +114,76 @@ describe('grammars on real weights', function () {
       constraint: { grammar: { type: 'lark', grammar: 'start: /[0-9]/ (" + " /[0-9]/){2}' } },
     });
     expect(lark.text).to.match(/^[0-9] \+ [0-9] \+ [0-9]$/);
+  });
+
+  describe('a demanded call is one in every family’s syntax', () => {
+    const parameters = {
+      type: 'object',
+      properties: {
+        city: { type: 'string', maxLength: 20 },
+        unit: { enum: ['celsius', 'fahrenheit'] },
+        days: { type: 'integer', minimum: 1, maximum: 9 },
+        near: { $ref: '#/$defs/place' },
+        factor: { anyOf: [{ type: 'number' }, { type: 'null' }] },
+        exact: { type: 'boolean' },
+        tags: { type: 'array', items: { type: 'string', maxLength: 8 }, maxItems: 2 },
+      },
+      required: ['city', 'unit', 'days', 'near', 'exact'],
+      additionalProperties: false,
+      $defs: {
+        place: {
+          type: 'object',
+          properties: { name: { type: 'string', maxLength: 12 }, kind: { $ref: '#/$defs/kind' } },
+          required: ['name'],
+          additionalProperties: false,
+        },
+        kind: { enum: ['river', 'sea', 3, null] },
+      },
+    };
+    const tools = [
+      { name: 'get_weather', description: 'The weather', parameters },
+      { name: 'get_time', description: 'The time' },
+    ];
+    const ajv = new Ajv2020({ strict: false });
+
+    for (const source of [...FORMATS, plain]) {
+      it(source.name, async () => {
+        const compiled = compileFormat(source, new Map());
+        const format = source.channels === true ? compiled : { ...compiled, tools: compiled.tools ?? BARE_CALLS };
+        const fits = ajv.compile(
+          source.tools?.calls[0].kind === 'json' || source.channels === true ? parameters : loosely(parameters),
+        );
+        const choices = [{ name: 'get_weather' }, 'required', { name: 'get_time' }] as const;
+        const held = choices.map((choice) => toolGrammar(format, tools, choice, true, 'closed').constraint);
+        const answers = await Promise.all(
+          held.map((constraint) =>
+            ask('What is the weather in Paris today?', { maxTokens: 300, constraint, sampling: { temperature: 0 } }),
+          ),
+        );
+        let whole = 0;
+        for (const [index, { text, reason }] of answers.entries()) {
+          const parser = new OutputParser({ format, tools });
+          const { calls = [], content = '' } = foldEvents([...parser.push([{ text }]), ...parser.finish()]);
+          expect(content.trim(), text).to.equal('');
+          expect(calls, text).to.not.have.length(0);
+          // A small model may write for ever where the syntax bounds nothing; cut off it is no whole call.
+          if (reason === 'stop') whole++;
+          else continue;
+          for (const call of calls) {
+            expect(call.whole, text).to.not.equal(false);
+            if (call.name === 'get_weather')
+              expect(fits(call.arguments), `${text}\n${ajv.errorsText(fits.errors)}`).to.equal(true);
+            else expect(call, text).to.deep.equal({ name: 'get_time', arguments: {} });
+          }
+          const [wanted] = [choices[index]];
+          if (typeof wanted === 'object') expect(calls.map(({ name }) => name)).to.deep.equal([wanted.name]);
+        }
+        expect(whole).to.be.at.least(1);
+        // Under auto the same must be a grammar too; that it is switched on is for other tests.
+        const triggered = triggeredToolGrammar(format, tools, true);
+        if (triggered !== undefined) await ask('Hi', { maxTokens: 2, constraint: triggered.constraint });
+      });
+    }
   });
 
   it('switches a grammar on at a marker and off again', async () => {

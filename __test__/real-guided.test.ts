@@ -70,7 +70,7 @@ describe('structured output and stop tokens of real weights', function () {
       const { engine, info } = lease.model;
       const hermes = FORMATS.find(({ name }) => name === 'hermes')!;
       const format = compileFormat(hermes, await formatTokens(engine, info.handle, hermes));
-      const whole = guidedGrammar(format, grammar);
+      const { grammar: whole } = guidedGrammar(format, grammar).constraint;
       expect(whole).to.have.property('type', 'lark');
       const request = {
         model: info.handle,

@@ -47,6 +47,10 @@ describe('MCP with real weights', function () {
         expect(made, transport).to.deep.include({ output: 'The sum of 12 and 30 is 42.', status: 'completed' });
         expect((await stream.finalResponse()).output_text, transport).to.match(/42/);
       }
+      const asked = { model: listed!.id, input: QUESTION, tools: [tools.stdio] } as any;
+      const counted = await client.responses.inputTokens.count(asked);
+      const cut = await client.responses.create({ ...asked, max_output_tokens: 1 });
+      expect(cut.usage!.input_tokens).to.equal(counted.input_tokens);
       const completion = await client.chat.completions.create({
         model: listed!.id,
         messages: [{ role: 'user', content: QUESTION }],

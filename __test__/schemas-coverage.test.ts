@@ -185,6 +185,22 @@ async function sayResponses(app: ScriptedApp): Promise<void> {
   }
 }
 
+/** @param items of every kind */
+async function sayConversations(app: ScriptedApp, items: readonly object[]): Promise<void> {
+  const path = '/v1/conversations';
+  const { id } = (await app.post(path, { items, metadata: { a: 'b' } })).json;
+  await app.post(`${path}/${id}`, { metadata: { c: 'd' } });
+  await app.call({ path: `${path}/${id}` });
+  const added = (await app.post(`${path}/${id}/items`, { items: [{ role: 'user', content: 'hi' }] })).json;
+  const answer = (await app.post(RESPONSES, { model: ID, input: 'hi', conversation: id })).json;
+  await app.stream(RESPONSES, { model: ID, input: 'call', tools: [FUNCTION], conversation: { id } });
+  await app.call({ path: `${path}/${id}/items?limit=100` });
+  await app.call({ path: `${path}/${id}/items/${answer.output[0].id}` });
+  await app.call({ method: 'DELETE', path: `${path}/${id}/items/${added.data[0].id}` });
+  await app.call({ path: `${path}/${id}/items/none` });
+  await app.call({ method: 'DELETE', path: `${path}/${id}` });
+}
+
 /** Every kind of item that a conversation may hold, and what can be done with what is stored. */
 async function sayStored(app: ScriptedApp): Promise<void> {
   const compaction = (await app.post(`${RESPONSES}/compact`, { model: ID, input: 'a long story' })).json.output[0];
@@ -211,6 +227,7 @@ async function sayStored(app: ScriptedApp): Promise<void> {
   const { id } = (await app.post(RESPONSES, { model: ID, input })).json;
   for (const query of ['', '?order=asc&limit=3', '?limit=0'])
     await app.call({ path: `${RESPONSES}/${id}/input_items${query}` });
+  await sayConversations(app, input.slice(0, -1));
   await app.post(`${RESPONSES}/input_tokens`, { model: ID, input: 'how long is this' });
   await app.post(`${RESPONSES}/compact`, { model: ID, input, previous_response_id: id });
   await app.call({ path: `${RESPONSES}/${id}` });

@@ -17,7 +17,7 @@ describe('documentation', () => {
 
   it('names every endpoint in the README', async () => {
     const readme = await read('README.md');
-    for (const { method, path } of ROUTES) expect(readme).to.include(`${method} ${path.replace(/[*:]id/, '{id}')}`);
+    for (const { method, path } of ROUTES) expect(readme).to.include(`${method} ${path.replace(/[*:](\w+)/g, '{$1}')}`);
   });
 
   it('names every flag of serve', async () => {

@@ -94,7 +94,8 @@ export class ScriptedModel {
           return this.play(options.chat?.(request) ?? [], signal);
         },
       },
-      applyChatTemplate: async ({ messages }) => messages.map(({ content }) => JSON.stringify(content)).join(' '),
+      applyChatTemplate: async ({ messages, tools = [] }) =>
+        [...messages.map(({ content }) => JSON.stringify(content)), ...tools.map(({ name }) => name)].join(' '),
     };
   }
 

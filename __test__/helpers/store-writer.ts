@@ -10,7 +10,7 @@ import { content, finished } from './scripted-events.js';
 
 const [file = '', prefix = ''] = process.argv.slice(2);
 const request = parseCreateResponse({ input: 'hi' }, { strict: true, warn: () => undefined });
-const store = openSqliteStore(file);
+const store = openSqliteStore(file).of(undefined);
 for (let i = 0; ; i++) {
   const id = `resp_${prefix}_${i}`;
   const machine = new ResponseMachine({ id, createdAt: 1, echo: toEcho(request, 'm', undefined) });

@@ -1,12 +1,12 @@
 /** `ChatModel` over the engine: messages → prompt text → generation → chat events. */
 
-import type { Engine, GenerateRequest, LoadedModel } from '../engine/types.js';
-import { pickFormat } from './formats/index.js';
+import { type Engine, EngineError, type GenerateRequest, type LoadedModel } from '../engine/types.js';
+import { BARE_CALLS, pickFormat } from './formats/index.js';
 import { formatTokens } from './formats/vocabulary.js';
+import { ConstraintMemory, ConstraintPlan } from './constraint.js';
 import { type CompiledFormat, compileFormat, OutputParser, parseGeneration, reasoningState } from './output-parser.js';
 import { chooseTemplate, toTemplateInput } from './template-input.js';
 import type { TemplateRenderer } from './template.js';
-import { type Constraint, guidedGrammar, responseGrammar, toolGrammar, triggeredToolGrammar } from './tool-grammar.js';
 import { offerTools, type ToolOffer } from './tool-offer.js';
 import type { ChatModel, ChatRequest } from './types.js';
 
@@ -26,6 +26,7 @@ export interface LocalModel extends ChatModel {
 export function createLocalModel({ engine, info, templates, templateVariables }: LocalModelOptions): LocalModel {
   /** By template: the format, for this vocabulary. */
   const formats = new Map<string, CompiledFormat>();
+  const memory = new ConstraintMemory();
   const formatOf = async (template: string): Promise<CompiledFormat> => {
     const known = formats.get(template);
     if (known !== undefined) return known;
@@ -48,38 +49,32 @@ export function createLocalModel({ engine, info, templates, templateVariables }:
       const format = await formatOf(chooseTemplate(info, offer.tools));
       const continues = request.continueFinalMessage ?? false;
       const parallel = request.parallelToolCalls ?? true;
-      const constraint = constraintOf(format, request, offer, prompt);
-      const parser = new OutputParser({ format, tools: offer.tools, parallel, prompt, continues });
-      const generation = engine.generate(toGenerateRequest(info, request, prompt, constraint), signal);
-      yield* parseGeneration(generation, parser);
+      // Where a call is all that can come it is one from its first letter on, whatever the model was taught.
+      const spoken = offer.forced === undefined ? format : { ...format, tools: format.tools ?? BARE_CALLS };
+      const plan = new ConstraintPlan(memory, format, request, offer, reasoningState(format, prompt, continues));
+      for (;;) {
+        const parser = new OutputParser({ format: spoken, tools: offer.tools, parallel, prompt, continues });
+        const generation = engine.generate(toGenerateRequest(info, request, prompt, plan.constraint), signal);
+        let begun = false;
+        try {
+          for await (const event of parseGeneration(generation, parser)) {
+            begun = true;
+            yield event;
+          }
+          return;
+        } catch (error) {
+          if (begun || !(error instanceof EngineError) || !plan.relax(error)) throw error;
+        }
+      }
     },
   };
-}
-
-function constraintOf(
-  format: CompiledFormat,
-  {
-    grammar: wanted,
-    responseFormat,
-    parallelToolCalls: parallel = true,
-    continueFinalMessage: continues = false,
-  }: ChatRequest,
-  { tools, forced }: ToolOffer,
-  prompt: string,
-): Constraint | undefined {
-  const reasoning = reasoningState(format, prompt, continues);
-  if (forced !== undefined) return { grammar: toolGrammar(format, tools, forced, parallel, reasoning) };
-  if (wanted !== undefined) return { grammar: guidedGrammar(format, wanted, tools, parallel, reasoning) };
-  const grammar = responseFormat && responseGrammar(format, responseFormat, tools, parallel, reasoning);
-  if (grammar !== undefined) return { grammar };
-  return tools.length === 0 ? undefined : triggeredToolGrammar(format, tools, parallel);
 }
 
 function toGenerateRequest(
   info: LoadedModel,
   request: ChatRequest,
   prompt: string,
-  constraint: Constraint | undefined,
+  constraint: GenerateRequest['constraint'],
 ): GenerateRequest {
   const { sampling, maxTokens, stop, stopTokenIds, ignoreEos, logprobs, cacheSalt } = request;
   return {

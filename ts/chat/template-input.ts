@@ -3,6 +3,13 @@
 import { createHash } from 'node:crypto';
 
 import { EngineError, type LoadedModel } from '../engine/types.js';
+import {
+  adaptMessages,
+  adaptTemplateMessages,
+  effortVariables,
+  givenArguments,
+  toolVariables,
+} from './template-dialect.js';
 import type { TemplateInput } from './template-render.js';
 import type { ChatMessage, ChatRequest, ContentPart, ToolCall, ToolDefinition } from './types.js';
 
@@ -11,20 +18,26 @@ import type { ChatMessage, ChatRequest, ContentPart, ToolCall, ToolDefinition } 
  * conversation, a picture, tool-call arguments that are not JSON, nothing to continue.
  */
 export function toTemplateInput(info: LoadedModel, request: ChatRequest): TemplateInput {
-  const { messages, tools, continueFinalMessage = false } = request;
+  const { messages, tools = [], continueFinalMessage = false } = request;
   if (messages.length === 0) throw invalid('messages must not be empty');
   if (continueFinalMessage && messages.at(-1)?.role !== 'assistant') {
     throw invalid('only an assistant message can be continued');
   }
   const template = chooseTemplate(info, tools);
+  // Before anything is moved, so that errors name the place in the request.
+  checkMessages(messages);
+  const adapted = adaptMessages(template, info.family, messages).map((message) => toTemplateMessage(template, message));
   return {
     template,
-    messages: messages.map((message, index) => toTemplateMessage(template, message, index)),
-    tools: tools && tools.length > 0 ? tools.map(toTemplateTool) : undefined,
+    messages: adaptTemplateMessages(template, adapted, tools),
+    tools: tools.length > 0 ? tools.map(toTemplateTool) : undefined,
     addGenerationPrompt: (request.addGenerationPrompt ?? true) && !continueFinalMessage,
     continueFinalMessage,
     specialTokens: info.specialTokens,
-    variables: request.templateVariables,
+    variables: {
+      ...toolVariables(template, tools, request.templateVariables),
+      ...effortVariables(template, info.family, request.templateVariables),
+    },
   };
 }
 
@@ -41,10 +54,19 @@ export function chooseTemplate(info: LoadedModel, tools: ChatRequest['tools']): 
   );
 }
 
-function toTemplateMessage(template: string, message: ChatMessage, index: number): Record<string, unknown> {
+function checkMessages(messages: readonly ChatMessage[]): void {
+  for (const [index, { content, toolCalls = [] }] of messages.entries()) {
+    if (Array.isArray(content) && content.some((part: ContentPart) => part.type !== 'text')) {
+      throw new EngineError('invalid_request', 'this model takes text only, no images', `messages[${index}].content`);
+    }
+    for (const call of toolCalls) checkArguments(call, index);
+  }
+}
+
+function toTemplateMessage(template: string, message: ChatMessage): Record<string, unknown> {
   const out: Record<string, unknown> = {
     role: toTemplateRole(template, message.role),
-    content: toContent(template, message, index),
+    content: toContent(template, message),
   };
   if (message.name !== undefined) out['name'] = message.name;
   if (message.reasoning !== undefined) {
@@ -53,7 +75,7 @@ function toTemplateMessage(template: string, message: ChatMessage, index: number
     if (/\bmessage(\.thinking|\[['"]thinking)/.test(template)) out['thinking'] = message.reasoning;
   }
   if (message.toolCalls && message.toolCalls.length > 0) {
-    out['tool_calls'] = message.toolCalls.map((call) => toTemplateCall(template, call, index));
+    out['tool_calls'] = message.toolCalls.map((call) => toTemplateCall(template, call));
   }
   if (message.toolCallId !== undefined) out['tool_call_id'] = toTemplateId(template, message.toolCallId);
   return out;
@@ -65,33 +87,27 @@ function toTemplateRole(template: string, role: ChatMessage['role']): string {
 }
 
 /** Some templates show calls only where the content is none. */
-function toContent(template: string, message: ChatMessage, index: number): string | null {
+function toContent(template: string, message: ChatMessage): string | null {
   const asksForNone = /and message(\['content'\]|\.content) is none/.test(template);
-  return message.content === null && message.toolCalls !== undefined && asksForNone
-    ? null
-    : toText(message.content, index);
+  return message.content === null && message.toolCalls !== undefined && asksForNone ? null : toText(message.content);
 }
 
 /** A text model's template gets one string; `transformers serve` joins parts with a space. */
-function toText(content: string | readonly ContentPart[] | null, index: number): string {
+function toText(content: string | readonly ContentPart[] | null): string {
   if (content === null) return '';
   if (typeof content === 'string') return content;
-  return content
-    .map((part) => {
-      if (part.type === 'text') return part.text;
-      throw new EngineError('invalid_request', 'this model takes text only, no images', `messages[${index}].content`);
-    })
-    .join(' ');
+  return content.map((part) => (part.type === 'text' ? part.text : '')).join(' ');
 }
 
-function toTemplateCall(template: string, call: ToolCall, index: number): Record<string, unknown> {
-  const parsed = parseArguments(call, index);
-  // Where a template adds them to text they must be text.
+function toTemplateCall(template: string, call: ToolCall): Record<string, unknown> {
+  const given = givenArguments(call);
+  // Where a template adds them to text they must be text: the model's own, so that its tokens are found in the cache.
   const asText = /\+\s*tool(_call)?(\['function'\]|\.function)?(\['arguments'\]|\.arguments)(?!\s*\|)/.test(template);
   return {
     id: toTemplateId(template, call.id),
     type: 'function',
-    function: { name: call.name, arguments: asText ? JSON.stringify(parsed) : parsed },
+    // Templates go through the arguments as a mapping; on the wire they are a JSON string.
+    function: { name: call.name, arguments: asText ? given : (JSON.parse(given) as unknown) },
   };
 }
 
@@ -101,19 +117,21 @@ function toTemplateId(template: string, id: string): string {
   return createHash('sha256').update(id).digest('hex').slice(0, 9);
 }
 
-/** Templates go through the arguments as a mapping; on the wire they are a JSON string. */
-function parseArguments(call: ToolCall, index: number): unknown {
-  if (call.arguments.trim() === '') return {};
-  try {
-    return JSON.parse(call.arguments) as unknown;
-  } catch (error) {
-    throw new EngineError(
+function checkArguments(call: ToolCall, index: number): void {
+  const fail = (what: string, cause?: unknown): EngineError =>
+    new EngineError(
       'invalid_request',
-      `the arguments of the tool call ${call.name} are not JSON`,
+      `the arguments of the tool call ${call.name} are ${what}`,
       `messages[${index}].tool_calls`,
-      { cause: error },
+      { cause },
     );
+  let given: unknown;
+  try {
+    given = JSON.parse(givenArguments(call));
+  } catch (error) {
+    throw fail('not JSON', error);
   }
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) throw fail('not a JSON object');
 }
 
 function toTemplateTool(tool: ToolDefinition): Record<string, unknown> {

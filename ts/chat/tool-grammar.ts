@@ -7,6 +7,7 @@ import type { GenerateRequest, Grammar } from '../engine/types.js';
 import { argumentsRule, callRule } from './grammar/calls.js';
 import { contentExpression } from './grammar/content.js';
 import { anyOf, joined, Rules } from './grammar/rules.js';
+import { BARE_CALLS, type ToolSyntax } from './formats/index.js';
 import { type CompiledFormat, isMark, withMarks } from './output/marks.js';
 import type { ReasoningState } from './output-parser.js';
 import type { ResponseFormat, ToolDefinition } from './types.js';
@@ -14,7 +15,11 @@ import type { ResponseFormat, ToolDefinition } from './types.js';
 /** Calls must be made, or a certain one. */
 export type ForcedChoice = 'required' | { readonly name: string };
 
-export type Constraint = NonNullable<GenerateRequest['constraint']>;
+export interface Held {
+  readonly constraint: NonNullable<GenerateRequest['constraint']>;
+  /** By line of a Lark grammar, from 0: the tool whose schema it is. */
+  readonly owners: readonly (string | undefined)[];
+}
 
 /**
  * Grammar of a whole answer that is one or several calls (`required`), or one call of one tool.
@@ -27,13 +32,13 @@ export function toolGrammar(
   choice: ForcedChoice,
   parallel: boolean,
   reasoning: ReasoningState = 'possible',
-): Grammar {
+): Held {
   const rules = new Rules(format);
   const named = choice === 'required' ? tools : tools.filter((tool) => tool.name === choice.name);
   const calls = format.channels
     ? channelCall(rules, format, named)
     : callsExpression(rules, format, named, parallel && choice === 'required');
-  return lark(rules.grammar(joined(reasoningExpression(rules, format, reasoning), calls)));
+  return held(rules, joined(reasoningExpression(rules, format, reasoning), calls));
 }
 
 /**
@@ -43,25 +48,22 @@ export function triggeredToolGrammar(
   format: CompiledFormat,
   tools: readonly ToolDefinition[],
   parallel: boolean,
-): Constraint | undefined {
+): Held | undefined {
   const rules = new Rules(format);
   if (format.channels) {
     // The dot may be one token with the name behind it.
-    const grammar = lark(rules.grammar(channelCallAfter(rules, format, tools)));
-    return { grammar, trigger: { texts: ['to=functions'] } };
+    return held(rules, channelCallAfter(rules, format, tools), { texts: ['to=functions'] });
   }
-  const [open] = format.tools?.open ?? [];
-  const [source] = format.source.tools?.open ?? [];
-  if (open === undefined || source === undefined) return undefined;
+  const syntax = format.tools;
+  const open = syntax?.open[0];
+  const source = format.source.tools?.open[0];
+  if (syntax === undefined || open === undefined || source === undefined) return undefined;
   const id = format.ids.get(source);
   const isToken = isMark(open.charAt(0)) && open.length === 1;
-  return {
-    grammar: lark(rules.grammar(sectionExpression(rules, format, tools, parallel))),
-    trigger: {
-      ...(id === undefined ? {} : { tokenIds: [id] }),
-      ...(isToken ? {} : { texts: [open] }),
-    },
-  };
+  return held(rules, sectionExpression(rules, syntax, tools, parallel), {
+    ...(id === undefined ? {} : { tokenIds: [id] }),
+    ...(isToken ? {} : { texts: [open] }),
+  });
 }
 
 /**
@@ -74,28 +76,25 @@ export function responseGrammar(
   tools: readonly ToolDefinition[] = [],
   parallel = true,
   reasoning: ReasoningState = 'possible',
-): Grammar | undefined {
+): Held | undefined {
   if (wanted.type === 'text') return undefined;
-  const schema =
-    wanted.type === 'json_object'
-      ? { type: 'object' }
-      : typeof wanted.schema === 'boolean'
-        ? {}
-        : { ...wanted.schema, ...(wanted.strict ? {} : { 'x-guidance': { lenient: true } }) };
   const thinks = format.channels || (format.reasoning !== undefined && reasoning !== 'closed');
-  if (!thinks && tools.length === 0) {
-    return wanted.type === 'json_object' ? { type: 'json_object' } : { type: 'json_schema', schema };
-  }
   const rules = new Rules(format);
+  if (!thinks && tools.length === 0) {
+    if (wanted.type === 'json_object') return { constraint: { grammar: wanted }, owners: [] };
+    const { schema, strict } = wanted;
+    if (strict) return { constraint: { grammar: { type: 'json_schema', schema } }, owners: [] };
+    return held(rules, responseJson(rules, wanted));
+  }
   const before = reasoningExpression(rules, format, reasoning);
-  const json = rules.json(schema);
+  const json = responseJson(rules, wanted);
   if (format.channels) {
     const final = joined(rules.text(withMarks('<|channel|>final<|message|>', format.marks)), json);
     const answers = tools.length === 0 ? [final] : [final, channelCall(rules, format, tools)];
-    return lark(rules.grammar(joined(before, anyOf(answers))));
+    return held(rules, joined(before, anyOf(answers)));
   }
   const answers = tools.length === 0 ? [json] : [json, callsExpression(rules, format, tools, parallel)];
-  return lark(rules.grammar(joined(before, anyOf(answers))));
+  return held(rules, joined(before, anyOf(answers)));
 }
 
 /**
@@ -109,23 +108,31 @@ export function guidedGrammar(
   tools: readonly ToolDefinition[] = [],
   parallel = true,
   reasoning: ReasoningState = 'possible',
-): Grammar {
+): Held {
   const thinks = format.channels || (format.reasoning !== undefined && reasoning !== 'closed');
-  if (!thinks && tools.length === 0) return wanted;
+  if (!thinks && tools.length === 0) return { constraint: { grammar: wanted }, owners: [] };
   const rules = new Rules(format);
   const before = reasoningExpression(rules, format, reasoning);
   const content = contentExpression(rules, wanted);
   if (format.channels) {
     const final = joined(rules.text(withMarks('<|channel|>final<|message|>', format.marks)), content);
     const answers = tools.length === 0 ? [final] : [final, channelCall(rules, format, tools)];
-    return { type: 'lark', grammar: rules.grammar(joined(before, anyOf(answers))) };
+    return held(rules, joined(before, anyOf(answers)));
   }
   const answers = tools.length === 0 ? [content] : [content, callsExpression(rules, format, tools, parallel)];
-  return { type: 'lark', grammar: rules.grammar(joined(before, anyOf(answers))) };
+  return held(rules, joined(before, anyOf(answers)));
 }
 
-function lark(grammar: string): Grammar {
-  return { type: 'lark', grammar };
+/** As the engine writes the same formats where nothing else may come. */
+function responseJson(rules: Rules, wanted: Exclude<ResponseFormat, { type: 'text' }>): string {
+  return wanted.type === 'json_object'
+    ? rules.json({ type: 'object' }, { layout: 'free' })
+    : rules.json(wanted.schema, { lenient: !wanted.strict });
+}
+
+function held(rules: Rules, start: string, trigger?: Held['constraint']['trigger']): Held {
+  const grammar: Grammar = { type: 'lark', grammar: rules.grammar(start) };
+  return { constraint: { grammar, ...(trigger === undefined ? {} : { trigger }) }, owners: rules.owners };
 }
 
 /** What may come before the answer proper. */
@@ -149,24 +156,21 @@ function callsExpression(
   tools: readonly ToolDefinition[],
   parallel: boolean,
 ): string {
-  const syntax = format.tools;
-  if (syntax === undefined) return callRule(rules, { kind: 'json', name: 'name', arguments: 'arguments' }, tools);
+  const syntax = format.tools ?? BARE_CALLS;
   const [open] = syntax.open;
   // Where calls may stand bare the models were taught so.
   const marker = syntax.bare?.includes(syntax.calls[0].kind) === true && syntax.calls[0].kind === 'json' ? '' : open;
-  return joined(rules.text(marker ?? ''), sectionExpression(rules, format, tools, parallel, marker === ''));
+  return joined(rules.text(marker ?? ''), sectionExpression(rules, syntax, tools, parallel, marker === ''));
 }
 
 /** What follows the marker of a section, further sections included. */
 function sectionExpression(
   rules: Rules,
-  format: CompiledFormat,
+  syntax: ToolSyntax,
   tools: readonly ToolDefinition[],
   parallel: boolean,
   bare = false,
 ): string {
-  const syntax = format.tools;
-  if (syntax === undefined) return '';
   const [kind] = syntax.calls;
   const padding = rules.text(syntax.padding ?? '');
   const close = bare ? '' : rules.text(syntax.close ?? '');

@@ -19,11 +19,11 @@ import { type Logger, silentLogger, warnOnce } from './logger.js';
 import { type McpServices, mcpResponseLoop } from './mcp.js';
 import { Metrics } from './metrics.js';
 import { sendEmpty, sendError } from './respond.js';
-import { createResponses, type ResponseLoopFactory } from './responses/services.js';
+import { createResponses, type ResponseLoopFactory, setRuns } from './responses/services.js';
 import { serveResponsesSocket } from './responses/socket.js';
 import { health } from './routes/health.js';
 import { ROUTES } from './routes/index.js';
-import type { Route } from './routes/route.js';
+import type { PathParameters, Route } from './routes/route.js';
 import { unservedPath } from './unserved.js';
 
 export interface AppOptions {
@@ -118,7 +118,8 @@ export function createApp(options: AppOptions): Express {
       const context = contextOf(req, res);
       context.route = path;
       if (route?.open !== true) context.caller = checkKey(req);
-      if (route !== undefined) await route.handle(context, { id: idOf(req) });
+      if (route !== undefined)
+        await route.handle(context, { id: parameterOf(req, 'id'), item: parameterOf(req, 'item') });
       else if (method === 'OPTIONS') sendEmpty(context, 204, { allow: allowed(routes) });
       else throw methodNotAllowed(req, routes);
     });
@@ -131,6 +132,7 @@ export function createApp(options: AppOptions): Express {
   app.use((error: unknown, req: Request, res: Response, _next: NextFunction) => {
     sendError(contextOf(req, res), error);
   });
+  setRuns(app, responses);
   serveResponsesSocket(app, services, (req) => {
     if (apiKeys.length === 0) checkAccess(req);
     return checkKey(req);
@@ -176,8 +178,8 @@ function byPath(routes: readonly Route[]): Map<string, Route[]> {
 }
 
 /** The segment `:id`, or the segments of a path's `*id`, decoded by Express one by one: `a%2Fb` and `a/b` are the same id. */
-function idOf(req: Request): string {
-  const segments: unknown = req.params['id'];
+function parameterOf(req: Request, name: keyof PathParameters): string {
+  const segments: unknown = req.params[name];
   return Array.isArray(segments) ? segments.join('/').replace(/\/$/, '') : typeof segments === 'string' ? segments : '';
 }
 

@@ -19,7 +19,7 @@ export async function readJson(context: RequestContext): Promise<unknown> {
 }
 
 /** The lists that every later step walks, whatever the endpoint. */
-function checkCounts(body: unknown, { maxMessages, maxTools }: HttpLimits): void {
+export function checkCounts(body: unknown, { maxMessages, maxTools }: HttpLimits): void {
   if (!isObject(body)) return;
   for (const [name, most] of Object.entries({ messages: maxMessages, input: maxMessages, tools: maxTools })) {
     const list = Object.hasOwn(body, name) ? body[name] : undefined;

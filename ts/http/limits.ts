@@ -11,6 +11,10 @@ export interface HttpLimits {
   readonly maxTools: number;
   /** A silent stream gets a comment after this many milliseconds, and again. @default 10 000 */
   readonly keepAliveMs: number;
+  /** A WebSocket is pinged after so many milliseconds, and ended if the ping before went unanswered. @default 30 000 */
+  readonly socketPingMs: number;
+  /** A WebSocket without a response under way is closed after so many milliseconds without a frame. @default 900 000 */
+  readonly socketIdleMs: number;
 }
 
 export const DEFAULT_LIMITS: HttpLimits = {
@@ -19,6 +23,8 @@ export const DEFAULT_LIMITS: HttpLimits = {
   maxMessages: 4096,
   maxTools: 512,
   keepAliveMs: 10_000,
+  socketPingMs: 30_000,
+  socketIdleMs: 15 * 60_000,
 };
 
 /** What the server itself holds connections to, before any route. */

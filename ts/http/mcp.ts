@@ -63,12 +63,12 @@ export function requestedServers(
 
 /** Also for a request without servers whose input answers an approval: the answer has to be looked at. */
 export function mcpResponseLoop(mcp: McpServices): ResponseLoopFactory {
-  return ({ request, items, caller }) => {
+  return ({ request, items, input, claims, caller }) => {
     const tools = request.tools.filter((tool) => tool.type === 'mcp');
     if (tools.length === 0 && !request.input.some(({ type }) => type === 'mcp_approval_response')) return undefined;
     const { pool, maxTurns } = mcp;
     const { toolChoice, maxToolCalls } = request;
     const servers = requestedServers(mcp, tools, (tool) => `tools[${request.tools.indexOf(tool)}]`, caller);
-    return createMcpLoop({ pool, servers, items, toolChoice, maxTurns, maxToolCalls });
+    return createMcpLoop({ pool, servers, items, input, claims, toolChoice, maxTurns, maxToolCalls });
   };
 }

@@ -6,6 +6,7 @@ import type { AddressInfo, Socket } from 'node:net';
 
 import { ApiError } from '../protocol/errors.js';
 import { SERVER_LIMITS } from './limits.js';
+import { endRuns } from './responses/services.js';
 import { type AppSockets, socketsOf } from './responses/socket.js';
 
 /** @param app what createApp returns */
@@ -21,6 +22,9 @@ export function createHttpServer(app: RequestListener): Server {
     app,
   );
   server.on('clientError', answerBrokenRequest);
+  const end = (): Promise<void> => endRuns(app);
+  endsOfServer.set(server, end);
+  server.once('close', () => void end());
   const sockets = socketsOf(app);
   if (sockets !== undefined) {
     server.on('upgrade', (req, socket, head) => sockets.upgrade(req, socket, head));
@@ -31,6 +35,9 @@ export function createHttpServer(app: RequestListener): Server {
 
 /** An upgraded connection is no longer the server's: closing it is ours. */
 const socketsOfServer = new WeakMap<Server, AppSockets>();
+
+/** What runs in the background. */
+const endsOfServer = new WeakMap<Server, () => Promise<void>>();
 
 export interface ListenOptions {
   readonly host: string;
@@ -50,7 +57,8 @@ export function listen(server: Server, { host, port }: ListenOptions): Promise<A
 }
 
 /**
- * Takes no more connections, waits for the answers under way, then ends what is left.
+ * Takes no more connections, waits for the answers under way, then ends what is left, in the background too: that is
+ * stored as failed when this resolves.
  * @param graceMs how long to wait; ended connections abort their generations
  */
 export async function closeServer(server: Server, graceMs = 0): Promise<void> {
@@ -65,6 +73,7 @@ export async function closeServer(server: Server, graceMs = 0): Promise<void> {
   }, graceMs);
   await closed;
   clearTimeout(timer);
+  await endsOfServer.get(server)?.();
 }
 
 /** What no request can be made of: the parser's errors, before any route. */

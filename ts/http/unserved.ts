@@ -62,5 +62,5 @@ function respelt(path: string, routes: readonly Route[]): string | undefined {
 }
 
 function nameOf({ method, path }: Route): string {
-  return `${method} ${path.replace(/[*:]id/, '{id}')}`;
+  return `${method} ${path.replace(/[*:](\w+)/g, '{$1}')}`;
 }

@@ -29,9 +29,11 @@ export interface ApprovalAnswer {
   readonly reason?: string;
 }
 
-/** An answered call that has not been run yet. */
+/** An answered call that no call of the conversation goes back to. */
 export interface ApprovalDecision extends ApprovalRequest {
   readonly approve: boolean;
+  /** The answer was acted on before, and what became of the call is not in the conversation: it is not run. */
+  readonly spent?: true;
   readonly reason?: string;
 }
 
@@ -69,6 +71,9 @@ export function pendingApprovals({ requests, answers, executed }: ApprovalHistor
 export function callIdOfApproval(approvalRequestId: string): string {
   return `mcp_${approvalRequestId.replace(/^mcpr_/, '')}`;
 }
+
+/** What the model is told of a call that was allowed and lost. */
+export const SPENT_TEXT = 'This call was allowed before. It is not run again, and its result is not known.';
 
 /** What the model is told instead of a result. */
 export function denialText(reason: string | undefined): string {

@@ -59,6 +59,8 @@ export interface ToolLoopFinished {
   /** Over all turns. */
   readonly usage: Usage;
   readonly timings: Timings;
+  /** Over all turns; unset where one was not counted. */
+  readonly reasoningTokens?: number;
   /** What came after the request's messages, as a continued conversation would hold it. */
   readonly messages: readonly ChatMessage[];
 }

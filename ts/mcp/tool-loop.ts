@@ -37,6 +37,7 @@ class ToolLoop {
   private readonly session: ToolSession;
   private usage: Usage | undefined;
   private timings: Timings | undefined;
+  private reasoningTokens: number | undefined = 0;
 
   constructor(
     private readonly options: ToolLoopOptions,
@@ -64,6 +65,7 @@ class ToolLoop {
     if (end === undefined) throw new EngineError('internal', 'the model ended without saying so');
     this.usage = sum(this.usage, end.usage);
     this.timings = sum(this.timings, end.timings);
+    this.reasoningTokens = add(this.reasoningTokens, end.reasoningTokens);
     yield { type: 'turn_finished', turn, usage: end.usage, timings: end.timings };
 
     const cutOff = answer.calls.filter(({ done }) => end.reason === 'length' || !done);
@@ -85,9 +87,15 @@ class ToolLoop {
       reason,
       usage: this.usage ?? { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
       timings: this.timings ?? { queued: 0, prefill: 0, decode: 0 },
+      ...(this.reasoningTokens === undefined ? {} : { reasoningTokens: this.reasoningTokens }),
       messages: this.session.added,
     };
   }
+}
+
+/** What is not known of one turn is not known of all. */
+function add(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined || b === undefined ? undefined : a + b;
 }
 
 /** Adds figure by figure; whatever figures there are. */

@@ -9,7 +9,7 @@
 
 import type { ChatMessage, ChatRequest, FinishReason, ToolChoice } from '../chat/types.js';
 import { EngineError } from '../engine/types.js';
-import { type ApprovalDecision, callIdOfApproval, denialText } from './approval.js';
+import { type ApprovalDecision, callIdOfApproval, denialText, SPENT_TEXT } from './approval.js';
 import type { McpPool } from './client-pool.js';
 import { errorText, toMcpError } from './errors.js';
 import {
@@ -101,10 +101,22 @@ export class ToolSession {
 
   /** Lists the servers, runs what was allowed. */
   async *begin(): AsyncGenerator<ToolLoopEvent, void> {
-    this.catalog = new ToolCatalog(yield* this.list(), [...this.functions]);
-    const { toolChoice } = this.options;
-    this.choice = toolChoice === undefined ? undefined : resolveChoice(toolChoice, this.catalog);
+    this.offerTools(yield* this.list());
     yield* this.settleApprovals();
+  }
+
+  /** What the model is offered and told first, without running anything: a call that waits counts as not answered. */
+  async offer(): Promise<ChatRequest> {
+    const listing = this.list();
+    let step = await listing.next();
+    while (step.done !== true) step = await listing.next();
+    this.offerTools(step.value);
+    const told = (this.options.approvals ?? []).flatMap((decision) => {
+      const content = answerWithoutCall(decision);
+      return content === undefined ? [] : [{ call: callOf(decision), content }];
+    });
+    this.tellAll(told);
+    return this.nextRequest() ?? this.request;
   }
 
   /** Begins a turn. @returns what the model is asked; undefined: no turn is left */
@@ -202,19 +214,17 @@ export class ToolSession {
     const decisions = this.options.approvals ?? [];
     const calls: RunnableCall[] = [];
     const results: CallResult[] = [];
-    const callOf = ({ id, serverLabel, name, arguments: args }: ApprovalDecision): CallResult['call'] => ({
-      id: callIdOfApproval(id),
-      name: historyName(serverLabel, name),
-      arguments: args,
-    });
+    const allowed: ApprovalDecision[] = [];
     for (const decision of decisions) {
-      const { id: approvalRequestId, serverLabel, name, approve, reason, arguments: args } = decision;
-      const request = { id: approvalRequestId, serverLabel, name, arguments: args };
-      if (!approve) {
-        results.push({ call: callOf(decision), content: denialText(reason) });
-        yield { type: 'approval_denied', request };
+      const { id: approvalRequestId, serverLabel, name, approve, arguments: args } = decision;
+      const content = answerWithoutCall(decision);
+      if (content !== undefined) {
+        results.push({ call: callOf(decision), content });
+        const request = { id: approvalRequestId, serverLabel, name, arguments: args };
+        if (!approve) yield { type: 'approval_denied', request };
         continue;
       }
+      allowed.push(decision);
       const id = callIdOfApproval(approvalRequestId);
       yield { type: 'mcp_call_started', id, serverLabel, name, approvalRequestId };
       yield { type: 'mcp_call_arguments_delta', id, delta: args };
@@ -222,10 +232,18 @@ export class ToolSession {
       calls.push(this.runnable(id, args, this.catalog.find(serverLabel, name)));
     }
     const outcomes = yield* this.execute(calls);
-    const approved = decisions.filter(({ approve }) => approve);
-    approved.forEach((decision, index) =>
-      results.push({ call: callOf(decision), content: contentOf(outcomes[index]) }),
-    );
+    allowed.forEach((decision, index) => results.push({ call: callOf(decision), content: contentOf(outcomes[index]) }));
+    this.tellAll(results);
+  }
+
+  private offerTools(listed: readonly ListedServer[]): void {
+    this.catalog = new ToolCatalog(listed, [...this.functions]);
+    const { toolChoice } = this.options;
+    this.choice = toolChoice === undefined ? undefined : resolveChoice(toolChoice, this.catalog);
+  }
+
+  /** Every earlier call gets a result, and the name it goes by now. */
+  private tellAll(results: readonly CallResult[]): void {
     const whole = withResults(this.messages, results);
     const unanswered = unansweredCalls(whole).map((call) => ({
       call,
@@ -294,6 +312,17 @@ export class ToolSession {
   private throwIfCancelled(error: unknown): void {
     if (error instanceof EngineError || this.signal.aborted) throw error;
   }
+}
+
+/** As the conversation names it. */
+function callOf({ id, serverLabel, name, arguments: args }: ApprovalDecision): CallResult['call'] {
+  return { id: callIdOfApproval(id), name: historyName(serverLabel, name), arguments: args };
+}
+
+/** What the model is told of a call that is not run. */
+function answerWithoutCall({ approve, reason, spent }: ApprovalDecision): string | undefined {
+  if (!approve) return denialText(reason);
+  return spent === true ? SPENT_TEXT : undefined;
 }
 
 function contentOf(outcome: McpOutcome | undefined): string {

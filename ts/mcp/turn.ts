@@ -31,6 +31,7 @@ export interface TurnEnd {
   readonly reason: FinishReason;
   readonly usage: Usage;
   readonly timings: Timings;
+  readonly reasoningTokens: number | undefined;
 }
 
 export class Turn {
@@ -52,7 +53,12 @@ export class Turn {
       case 'tool_call_done':
         return this.close(event);
       case 'finished':
-        this.end = { reason: event.reason, usage: event.usage, timings: event.timings };
+        this.end = {
+          reason: event.reason,
+          usage: event.usage,
+          timings: event.timings,
+          reasoningTokens: event.reasoningTokens,
+        };
         return [];
       case 'content':
         this.text += event.text;

@@ -1,12 +1,24 @@
 /** `POST /v1/chat/completions`: what comes in, and what goes out. */
 
 import { invalidValue } from './errors.js';
-import { array, boolean, type Fields, fieldsOf, integer, isObject, type JsonObject, object, string } from './fields.js';
+import {
+  array,
+  boolean,
+  type Fields,
+  fieldsOf,
+  integer,
+  isObject,
+  type JsonObject,
+  object,
+  oneOf,
+  string,
+} from './fields.js';
 import { checkMcpTools, type McpTool, parseMcpTool, requireUnattended } from './mcp.js';
 import { checkFields, equals, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
 import { type GrammarFields, parseGuided } from './grammar.js';
 import { type Message, parseMessage } from './messages.js';
+import { REASONING_EFFORTS } from './reasoning.js';
 import {
   MAX_INT32,
   MAX_TOP_LOGPROBS,
@@ -65,9 +77,12 @@ export const CHAT_COMPLETION_FIELDS = {
     note: 'functions, strict or not; MCP servers that need no approval; tools that run elsewhere are dropped',
   },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
-  parallel_tool_calls: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
   response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
-  reasoning_effort: { status: 'honoured', note: 'a variable for the chat template' },
+  reasoning_effort: {
+    status: 'honoured',
+    note: 'none, minimal, low, medium, high, xhigh, max, as far as the chat template has a switch, a word or a budget for it',
+  },
   metadata: { status: 'ignored', note: 'completions are not stored' },
   store: { status: 'ignored', note: 'completions are not stored' },
   service_tier: { status: 'ignored', note: 'there is one' },
@@ -155,7 +170,7 @@ function parseLogprobs(fields: Fields): number | undefined {
 }
 
 function parseTemplateVariables(fields: Fields): JsonObject {
-  const effort = fields.optional('reasoning_effort', string);
+  const effort = fields.optional('reasoning_effort', oneOf(...REASONING_EFFORTS));
   return {
     ...(effort === undefined ? {} : { reasoning_effort: effort }),
     ...fields.optional('chat_template_kwargs', object),

@@ -29,6 +29,7 @@ export interface ResponseEcho {
   readonly model: string;
   readonly instructions: string | null;
   readonly previous_response_id: string | null;
+  readonly conversation: { readonly id: string } | null;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tools: readonly EchoedTool[];
   readonly tool_choice: ResponseToolChoice;

@@ -15,9 +15,11 @@ const reference = (name: string): JsonSchema => ({ $ref: `#/components/schemas/$
 /** Those that other endpoints do not have. */
 export const RESPONSE_FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
   background: { type: 'boolean', default: false },
+  conversation: { anyOf: [string, { type: 'object', required: ['id'], properties: { id: string } }] },
   include: { type: 'array', items: string },
   input: { anyOf: [string, { type: 'array', items: object }] },
   instructions: string,
+  items: { type: 'array', items: object, maxItems: 20 },
   max_tool_calls: { type: 'integer', minimum: 0, maximum: MAX_INT32 },
   metadata: { type: 'object', additionalProperties: string, maxProperties: 16 },
   previous_response_id: { type: 'string', minLength: 1 },
@@ -98,6 +100,17 @@ export const RESPONSE_ANSWER_SCHEMAS = {
       last_id: nullable(string),
       has_more: { type: 'boolean' },
     },
+  },
+  Item: { type: 'object', required: ['type', 'id'], properties: { type: string, id: string } },
+  Conversation: {
+    type: 'object',
+    required: ['id', 'object', 'created_at', 'metadata'],
+    properties: { id: string, object: { const: 'conversation' }, created_at: integer, metadata: object },
+  },
+  DeletedConversation: {
+    type: 'object',
+    required: ['id', 'object', 'deleted'],
+    properties: { id: string, object: { const: 'conversation.deleted' }, deleted: { const: true } },
   },
   InputTokens: {
     type: 'object',

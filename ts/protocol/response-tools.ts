@@ -15,6 +15,7 @@ import {
   string,
 } from './fields.js';
 import { checkMcpTools, type McpTool, parseMcpTool } from './mcp.js';
+import { toolParameters } from './tools.js';
 
 export interface ResponseFunctionTool {
   readonly type: 'function';
@@ -116,7 +117,7 @@ function functionTool(outer: Fields): ResponseFunctionTool {
     type: 'function',
     name: fields.required('name', toolName),
     description: fields.optional('description', string) ?? null,
-    parameters: fields.optional('parameters', object) ?? null,
+    parameters: fields.optional('parameters', toolParameters) ?? null,
     strict: fields.optional('strict', boolean) ?? null,
   };
 }

@@ -1,12 +1,13 @@
 /** `POST /v1/responses`: what comes in. */
 
-import { invalidValue, missingParameter } from './errors.js';
+import { ApiError, invalidValue, missingParameter } from './errors.js';
 import {
   array,
   boolean,
   type Fields,
   fieldsOf,
   integer,
+  isObject,
   type JsonObject,
   nonEmptyString,
   object,
@@ -15,6 +16,7 @@ import {
 } from './fields.js';
 import { checkFields, extras, type FieldTable, isEmpty, type ParseOptions } from './field-table.js';
 import { parseGenerationConfig } from './generation-config.js';
+import { REASONING_EFFORTS } from './reasoning.js';
 import { parseInput } from './response-input.js';
 import type { InputItem } from './response-items.js';
 import {
@@ -43,6 +45,8 @@ export interface CreateResponse extends StopFields {
   readonly input: readonly InputItem[];
   readonly instructions: string | undefined;
   readonly previousResponseId: string | undefined;
+  /** Id of the conversation that the response belongs to. */
+  readonly conversation: string | undefined;
   readonly store: boolean;
   readonly background: boolean;
   readonly stream: boolean;
@@ -79,7 +83,10 @@ export const RESPONSE_FIELDS = {
     note: 'a system message before all others; not carried over to the next response',
   },
   previous_response_id: { status: 'honoured', note: 'its input and output come before the new input' },
-  conversation: { status: 'refused', note: 'not available; use previous_response_id' },
+  conversation: {
+    status: 'honoured',
+    note: 'its id, or an object with it; its items come before the input, and input and output are added to it',
+  },
   store: { status: 'honoured', note: 'default true' },
   background: { status: 'honoured', note: 'needs store' },
   stream: { status: 'honoured', note: 'default false' },
@@ -95,14 +102,14 @@ export const RESPONSE_FIELDS = {
   max_tool_calls: { status: 'honoured', note: 'calls of MCP tools over the whole response' },
   tools: { status: 'honoured', note: 'functions and MCP servers; tools that run elsewhere are dropped' },
   tool_choice: { status: 'honoured' },
-  parallel_tool_calls: { status: 'honoured' },
+  parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
   text: {
     status: 'honoured',
     note: 'format: text, json_object, json_schema; verbosity is a variable for the chat template',
   },
   reasoning: {
     status: 'honoured',
-    note: 'effort is a variable for the chat template; summary has no effect: reasoning is sent whole',
+    note: 'effort as far as the chat template has a switch, a word or a budget for it; summary has no effect: reasoning is sent whole',
   },
   truncation: { status: 'honoured', note: 'auto leaves out the oldest turns that do not fit' },
   safety_identifier: { status: 'honoured', note: 'echoed' },
@@ -171,8 +178,10 @@ export function parseCreateResponse(
   const fields = fieldsOf(body, '');
   checkFields(fields, table, options);
   const previousResponseId = fields.optional('previous_response_id', nonEmptyString);
+  const conversation = fields.optional('conversation', parseConversation);
+  if (conversation !== undefined && previousResponseId !== undefined) throw bothGiven();
   const input = fields.optional('input', (value, path) => parseInput(value, path, options.warn)) ?? [];
-  if (input.length === 0 && previousResponseId === undefined) {
+  if (input.length === 0 && previousResponseId === undefined && conversation === undefined) {
     if (fields.raw('input') === undefined) throw missingParameter('input', 'a string or an array of items');
     throw invalidValue('input', 'must not be empty');
   }
@@ -186,6 +195,7 @@ export function parseCreateResponse(
   const reasoning = fields.optional('reasoning', parseReasoning);
   return {
     previousResponseId,
+    conversation,
     model: parseModel(fields),
     input,
     instructions: fields.optional('instructions', string),
@@ -215,7 +225,7 @@ export function parseCreateResponse(
     promptCacheKey: fields.optional('prompt_cache_key', shortString(MAX_KEY_CHARS)),
     templateVariables: {
       ...(text?.verbosity === undefined ? {} : { verbosity: text.verbosity }),
-      ...effortVariables(reasoning?.effort),
+      ...(reasoning?.effort === undefined ? {} : { reasoning_effort: reasoning.effort }),
       ...fields.optional('chat_template_kwargs', object),
     },
     cacheSalt: fields.optional('cache_salt', string),
@@ -237,6 +247,20 @@ export function parseMetadata(value: unknown, path: string): Readonly<Record<str
       return [key, text];
     }),
   );
+}
+
+function parseConversation(value: unknown, path: string): string {
+  return isObject(value) ? fieldsOf(value, path).required('id', nonEmptyString) : nonEmptyString(value, path);
+}
+
+function bothGiven(): ApiError {
+  return new ApiError({
+    status: 400,
+    type: 'invalid_request_error',
+    code: 'mutually_exclusive_parameters',
+    param: 'conversation',
+    message: "'conversation' and 'previous_response_id' exclude each other: send one of them",
+  });
 }
 
 function parseChoice(fields: Fields, tools: readonly ResponseTool[]): ResponseToolChoice {
@@ -274,15 +298,9 @@ function parseText(
 function parseReasoning(value: unknown, path: string): { effort?: string; summary?: string } {
   const fields = fieldsOf(value, path);
   return {
-    effort: fields.optional('effort', oneOf('none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max')),
+    effort: fields.optional('effort', oneOf(...REASONING_EFFORTS)),
     summary: fields.optional('summary', oneOf('auto', 'concise', 'detailed')),
   };
-}
-
-/** `none` is also what templates with a switch understand. */
-function effortVariables(effort: string | undefined): JsonObject {
-  if (effort === undefined) return {};
-  return effort === 'none' ? { reasoning_effort: effort, enable_thinking: false } : { reasoning_effort: effort };
 }
 
 /** Its range is held where it is honoured; until then only harmless values come this far. */

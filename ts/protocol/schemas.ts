@@ -1,5 +1,6 @@
 /** JSON schemas of request fields by name, for the API's description. What the parsers check in code stands there. */
 
+import { REASONING_EFFORTS } from './reasoning.js';
 import { RESPONSE_ANSWER_SCHEMAS, RESPONSE_FIELD_SCHEMAS } from './response-schemas.js';
 import { MAX_CHOICES, MAX_INT32, MAX_STOP_STRINGS, MAX_STOP_TOKENS, MAX_TOP_LOGPROBS } from './sampling.js';
 
@@ -55,7 +56,7 @@ export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
   parallel_tool_calls: boolean,
   presence_penalty: number(-2, 2),
   prompt: { anyOf: [string, tokenIds, array({ anyOf: [string, tokenIds] }, { minItems: 1 })] },
-  reasoning_effort: string,
+  reasoning_effort: { enum: [...REASONING_EFFORTS] },
   response_format: object,
   seed: { type: 'integer' },
   stop: { anyOf: [string, array(string, { maxItems: MAX_STOP_STRINGS })] },

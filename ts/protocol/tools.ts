@@ -39,9 +39,18 @@ export function parseTool(value: unknown, path: string, warn: (field: string) =>
   return {
     name: definition.required('name', toolName),
     description: definition.optional('description', string),
-    parameters: definition.optional('parameters', object),
+    parameters: definition.optional('parameters', toolParameters),
     strict: definition.optional('strict', boolean),
   };
+}
+
+/** The schema of a function's arguments, which are an object. */
+export function toolParameters(value: unknown, path: string): JsonObject {
+  const schema = object(value, path);
+  const { type } = schema;
+  const types: readonly unknown[] = Array.isArray(type) ? type : [type];
+  if (type === undefined || types.includes('object')) return schema;
+  throw invalidValue(`${path}.type`, `must be 'object', got ${shortened(JSON.stringify(type))}`);
 }
 
 /** A word, one function, or the functions among which to choose. */

@@ -4,13 +4,17 @@ import { isTerminalEvent, type ResponseEvent } from '../protocol/response-events
 import type { StoredItem } from '../protocol/response-items.js';
 import type { ResponseObject } from '../protocol/response-object.js';
 import type { ResponseMachine } from './event-machine.js';
-import type { ResponseStore } from './store.js';
+import { INTERRUPTED } from './interrupted.js';
+import type { CallerStore } from './store.js';
 
 /** At once; the engine's own queue is behind it. */
 export const MAX_BACKGROUND = 64;
 
 /** Events read from the store at a time. */
 const READ_BATCH = 256;
+
+/** Why a run was ended by us. */
+const STOPPED = new Error('the server is stopping');
 
 interface Run {
   readonly machine: ResponseMachine;
@@ -24,10 +28,7 @@ export class BackgroundRuns {
   private readonly runs = new Map<string, Run>();
 
   /** @param onLost told of a response whose end could not be stored */
-  constructor(
-    private readonly store: ResponseStore,
-    private readonly onLost: (id: string, error: unknown) => void,
-  ) {}
+  constructor(private readonly onLost: (id: string, error: unknown) => void) {}
 
   get isFull(): boolean {
     return this.runs.size >= MAX_BACKGROUND;
@@ -45,6 +46,7 @@ export class BackgroundRuns {
    * @returns the queued response
    */
   start(
+    store: CallerStore,
     machine: ResponseMachine,
     input: readonly StoredItem[],
     events: (signal: AbortSignal) => AsyncIterable<ResponseEvent>,
@@ -52,11 +54,11 @@ export class BackgroundRuns {
     const { id } = machine;
     const queued = machine.queue();
     const response = machine.snapshot;
-    this.store.put({ response, input });
-    this.store.appendEvents(id, queued);
+    store.put({ response, input });
+    store.appendEvents(id, queued);
     const controller = new AbortController();
     const waiting = new Set<() => void>();
-    const ended = this.drain(machine, input, events(controller.signal), controller.signal, waiting)
+    const ended = this.drain(store, machine, input, events(controller.signal), controller.signal, waiting)
       .catch((error: unknown) => this.onLost(id, error))
       .finally(() => {
         this.runs.delete(id);
@@ -73,11 +75,18 @@ export class BackgroundRuns {
     await run?.ended;
   }
 
+  /** Ends all. They have failed, as after a death of the process; resolves when that is stored. */
+  async end(): Promise<void> {
+    const runs = [...this.runs.values()];
+    for (const { controller } of runs) controller.abort(STOPPED);
+    await Promise.all(runs.map(({ ended }) => ended));
+  }
+
   /** Events after that number, those to come included, up to the last. Ends early if the response is deleted. */
-  async *follow(id: string, after: number, signal: AbortSignal): AsyncGenerator<ResponseEvent> {
+  async *follow(store: CallerStore, id: string, after: number, signal: AbortSignal): AsyncGenerator<ResponseEvent> {
     let last = after;
     while (!signal.aborted) {
-      const batch = this.store.events(id, last, READ_BATCH);
+      const batch = store.events(id, last, READ_BATCH);
       for (const event of batch) {
         yield event;
         if (isTerminalEvent(event)) return;
@@ -99,6 +108,7 @@ export class BackgroundRuns {
   }
 
   private async drain(
+    store: CallerStore,
     machine: ResponseMachine,
     input: readonly StoredItem[],
     events: AsyncIterable<ResponseEvent>,
@@ -110,23 +120,28 @@ export class BackgroundRuns {
     };
     try {
       for await (const event of events) {
-        this.store.appendEvents(machine.id, [event]);
+        store.appendEvents(machine.id, [event]);
         // The end is there to be fetched before anybody hears of it.
-        if (isTerminalEvent(event)) this.keepEnd(machine, input);
+        if (isTerminalEvent(event)) keepEnd(store, machine, input);
         wake();
       }
     } catch (error) {
       // Only its signal ends it like this; anything else is the store's failure, which may pass.
       if (machine.isTerminal) throw error;
       const broken = { code: 'server_error', message: 'the response could not be stored' } as const;
-      this.store.appendEvents(machine.id, signal.aborted ? machine.cancel() : machine.fail(broken));
-      this.keepEnd(machine, input);
+      const stopped = signal.reason === STOPPED;
+      store.appendEvents(
+        machine.id,
+        signal.aborted && !stopped ? machine.cancel() : machine.fail(stopped ? INTERRUPTED : broken),
+      );
+      keepEnd(store, machine, input);
+      wake();
       if (!signal.aborted) throw error;
     }
   }
+}
 
-  /** A response that was deleted meanwhile stays so. */
-  private keepEnd(machine: ResponseMachine, input: readonly StoredItem[]): void {
-    if (this.store.get(machine.id) !== undefined) this.store.put({ response: machine.snapshot, input });
-  }
+/** A response that was deleted meanwhile stays so. */
+function keepEnd(store: CallerStore, machine: ResponseMachine, input: readonly StoredItem[]): void {
+  if (store.get(machine.id) !== undefined) store.put({ response: machine.snapshot, input });
 }

@@ -13,6 +13,7 @@ export function toEcho(request: CreateResponse, model: string, info: LoadedModel
     model,
     instructions: request.instructions ?? null,
     previous_response_id: request.previousResponseId ?? null,
+    conversation: request.conversation === undefined ? null : { id: request.conversation },
     metadata: request.metadata,
     tools: request.tools.map(toEchoedTool),
     tool_choice: request.toolChoice,

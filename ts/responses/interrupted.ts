@@ -2,15 +2,21 @@
 
 import { isTerminalEvent, type ResponseEvent } from '../protocol/response-events.js';
 import type { OutputItem } from '../protocol/response-items.js';
-import type { ResponseObject } from '../protocol/response-object.js';
+import type { ResponseError, ResponseObject } from '../protocol/response-object.js';
 import type { Unnumbered } from './open-items.js';
-import type { ResponseStore } from './store.js';
+import type { CallerStore, ResponseStore } from './store.js';
+
+/** What is said of a response that the end of the server ended, however the server ended. */
+export const INTERRUPTED: ResponseError = {
+  code: 'server_error',
+  message: 'the server stopped while the response was running',
+};
 
 /** Events read from the store at a time. */
 const READ_BATCH = 256;
 
-export function failInterrupted(store: ResponseStore): void {
-  for (const id of store.unfinished()) {
+export function failInterrupted(all: ResponseStore): void {
+  for (const { id, store } of all.unfinished()) {
     const stored = store.get(id);
     if (stored === undefined) continue;
     const events = allEvents(store, id);
@@ -21,8 +27,7 @@ export function failInterrupted(store: ResponseStore): void {
       continue;
     }
     const { output, closing } = leftOpen(events);
-    const error = { code: 'server_error', message: 'the server stopped while the response was running' } as const;
-    const response: ResponseObject = { ...stored.response, status: 'failed', error, output };
+    const response: ResponseObject = { ...stored.response, status: 'failed', error: INTERRUPTED, output };
     const ending: Unnumbered[] = [...closing, { type: 'response.failed', response }];
     const first = last === undefined ? 0 : last.sequence_number + 1;
     store.appendEvents(
@@ -33,7 +38,7 @@ export function failInterrupted(store: ResponseStore): void {
   }
 }
 
-function allEvents(store: ResponseStore, id: string): ResponseEvent[] {
+function allEvents(store: CallerStore, id: string): ResponseEvent[] {
   const all: ResponseEvent[] = [];
   for (;;) {
     const batch = store.events(id, all.at(-1)?.sequence_number ?? -1, READ_BATCH);

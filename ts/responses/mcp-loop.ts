@@ -1,7 +1,7 @@
 /** MCP in a response: the rules of `ToolSession`, shown through the response's machine. */
 
 import type { ChatRequest } from '../chat/types.js';
-import { type ApprovalDecision, callIdOfApproval, pendingApprovals } from '../mcp/approval.js';
+import { type ApprovalDecision, callIdOfApproval } from '../mcp/approval.js';
 import type { McpPool } from '../mcp/client-pool.js';
 import { errorText } from '../mcp/errors.js';
 import { historyName } from '../mcp/history.js';
@@ -9,10 +9,10 @@ import type { ToolLoopEvent } from '../mcp/loop-events.js';
 import type { McpToolInfo, RequestedServer } from '../mcp/tool.js';
 import type { LoopToolChoice } from '../mcp/tool-choice.js';
 import { type SessionCall, ToolSession } from '../mcp/tool-session.js';
-import { invalidValue } from '../protocol/errors.js';
 import type { ResponseEvent } from '../protocol/response-events.js';
 import type { ContextItem, McpListedTool } from '../protocol/response-items.js';
 import type { AllowedTool, ResponseToolChoice } from '../protocol/response-tools.js';
+import { type ApprovalClaims, claimAnswers, decisionsOf, HeldClaims } from './approvals.js';
 import type { CallRoute, ResponseMachine, Turn, TurnCall } from './event-machine.js';
 import type { LoopContext, ResponseLoop } from './run.js';
 
@@ -24,11 +24,19 @@ export interface McpLoopOptions {
   readonly toolChoice: ResponseToolChoice;
   readonly maxTurns?: number | undefined;
   readonly maxToolCalls?: number | undefined;
+  /** The request's own input, the end of `items`. */
+  readonly input: readonly ContextItem[];
+  /** Which approvals were answered; undefined: nothing will be run, and all are as they look. */
+  readonly claims: ApprovalClaims | undefined;
 }
 
-/** @throws ApiError 400 for an answer to an approval that nobody asked for */
+/** @throws ApiError 400 for an answer to an approval that nobody asked for, or that was answered before */
 export function createMcpLoop(options: McpLoopOptions): ResponseLoop {
-  return new McpLoop(options, decisionsOf(options.items));
+  const { items, input, claims } = options;
+  const decisions = decisionsOf(items);
+  if (claims === undefined) return new McpLoop(options, decisions, undefined);
+  const held = new HeldClaims(claims);
+  return new McpLoop(options, claimAnswers(decisions, items, input, held), held);
 }
 
 class McpLoop implements ResponseLoop {
@@ -39,11 +47,24 @@ class McpLoop implements ResponseLoop {
   constructor(
     private readonly options: McpLoopOptions,
     private readonly approvals: readonly ApprovalDecision[],
+    private readonly held: HeldClaims | undefined,
   ) {}
 
+  offer({ request, signal }: Omit<LoopContext, 'machine'>): Promise<ChatRequest> {
+    return this.open(request, signal).offer();
+  }
+
   async *begin({ machine, request, signal }: LoopContext): AsyncGenerator<ResponseEvent, ChatRequest> {
+    const session = this.open(request, signal);
+    this.session = session;
+    const events = session.begin();
+    yield* shown(this.held === undefined ? events : this.held.watch(events), machine);
+    return session.nextRequest() ?? request;
+  }
+
+  private open(request: ChatRequest, signal: AbortSignal): ToolSession {
     const { pool, servers, items, toolChoice, maxTurns, maxToolCalls } = this.options;
-    this.session = new ToolSession(
+    return new ToolSession(
       request,
       {
         pool,
@@ -56,8 +77,6 @@ class McpLoop implements ResponseLoop {
       },
       AbortSignal.any([signal, this.disposed.signal]),
     );
-    yield* shown(this.session.begin(), machine);
-    return this.session.nextRequest() ?? request;
   }
 
   route(name: string): CallRoute {
@@ -89,6 +108,7 @@ class McpLoop implements ResponseLoop {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.disposed.abort();
+    this.held?.release();
   }
 
   private begun(): ToolSession {
@@ -165,34 +185,6 @@ function listsOf(items: readonly ContextItem[]): Map<string, readonly McpToolInf
     );
   }
   return lists;
-}
-
-function decisionsOf(items: readonly ContextItem[]): readonly ApprovalDecision[] {
-  const { decisions, unknown } = pendingApprovals({
-    requests: items.flatMap((item) =>
-      item.type === 'mcp_approval_request' && item.id !== undefined
-        ? [{ id: item.id, serverLabel: item.server_label, name: item.name, arguments: item.arguments }]
-        : [],
-    ),
-    answers: items.flatMap((item) =>
-      item.type === 'mcp_approval_response'
-        ? [{ approvalRequestId: item.approval_request_id, approve: item.approve, ...reasonOf(item) }]
-        : [],
-    ),
-    executed: items.flatMap((item) =>
-      item.type === 'mcp_call' && item.approval_request_id !== null ? [item.approval_request_id] : [],
-    ),
-  });
-  const [first] = unknown;
-  if (first !== undefined) {
-    const shownId = JSON.stringify(first.slice(0, 80));
-    throw invalidValue('input', `answers the approval request ${shownId}, which is not part of the conversation`);
-  }
-  return decisions;
-}
-
-function reasonOf({ reason }: { readonly reason?: string }): { readonly reason?: string } {
-  return reason === undefined ? {} : { reason };
 }
 
 function toLoopChoice(choice: ResponseToolChoice): LoopToolChoice {

@@ -26,6 +26,8 @@ export interface LoopContext {
 export interface ResponseLoop extends AsyncDisposable {
   /** What earlier calls of servers' tools are named in the first request (`ToChatOptions`). */
   readonly mcpName?: (serverLabel: string, name: string) => string;
+  /** What `begin` would return if no approved call waited; nothing is run. For counting. */
+  offer(context: Omit<LoopContext, 'machine'>): Promise<ChatRequest>;
   /** Before the first turn, when `response.in_progress` is out: lists tools, runs approved calls. Returns the first request. */
   begin(context: LoopContext): AsyncGenerator<ResponseEvent, ChatRequest>;
   /** How a call of that name is shown. */
@@ -98,6 +100,10 @@ async function* turnOf(
     }
     if (event.type !== 'finished') {
       yield [event, 0];
+      continue;
+    }
+    if (event.reasoningTokens !== undefined) {
+      yield [event, event.reasoningTokens];
       continue;
     }
     const more = uncounted === '' ? 0 : await countTokens(uncounted);

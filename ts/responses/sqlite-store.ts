@@ -6,34 +6,21 @@ import Database from 'libsql';
 
 import type { ResponseEvent } from '../protocol/response-events.js';
 import type { StoredItem } from '../protocol/response-items.js';
+import { isTerminal } from '../protocol/response-object.js';
 import { unixSeconds } from './event-machine.js';
-import { FILE_LIMITS, itemsOf, type ResponseStore, type StoredResponse, type StoreOptions } from './store.js';
-
-/** Of the file's tables; one that is newer than this program is refused. */
-const SCHEMA_VERSION = 1;
-
-const SCHEMA = `
-  CREATE TABLE IF NOT EXISTS responses (
-    id TEXT PRIMARY KEY,
-    finished INTEGER NOT NULL,
-    used_at INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    response TEXT NOT NULL,
-    input TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX IF NOT EXISTS responses_by_use ON responses (used_at, bytes, finished);
-  CREATE TABLE IF NOT EXISTS items (
-    id TEXT PRIMARY KEY,
-    response_id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE
-  ) STRICT, WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS items_by_response ON items (response_id);
-  CREATE TABLE IF NOT EXISTS events (
-    response_id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
-    sequence INTEGER NOT NULL,
-    event TEXT NOT NULL,
-    PRIMARY KEY (response_id, sequence)
-  ) STRICT, WITHOUT ROWID;
-`;
+import { conversationTables } from './sqlite-conversations.js';
+import { prepareTables } from './sqlite-schema.js';
+import {
+  additionOf,
+  type CallerStore,
+  FILE_LIMITS,
+  itemsOf,
+  MAX_LOOSE_APPROVALS,
+  ownerOf,
+  type ResponseStore,
+  type StoredResponse,
+  type StoreOptions,
+} from './store.js';
 
 /** Milliseconds to wait for another process that writes. */
 const BUSY_TIMEOUT = 5_000;
@@ -55,8 +42,9 @@ export function openSqliteStore(path: string, options: StoreOptions = {}): Respo
   // Conversations are their owner's: a new file is readable by no one else, and SQLite makes the log's files like it.
   closeSync(openSync(path, 'a', 0o600));
   const db = new Database(path, { timeout: BUSY_TIMEOUT });
+  let salt: Uint8Array;
   try {
-    prepare(db);
+    salt = prepareTables(db, (fresh) => ownerOf(fresh, undefined));
   } catch (error) {
     db.close();
     throw new Error(`cannot use ${path} for responses: ${error instanceof Error ? error.message : String(error)}`, {
@@ -65,94 +53,141 @@ export function openSqliteStore(path: string, options: StoreOptions = {}): Respo
   }
   const sql = statements(db);
 
-  const prune = (except: string): void => {
-    sql.removeAged.run(now() - limits.maxAgeSeconds, except, PRUNE_BATCH);
+  const prune = (...except: readonly (string | undefined)[]): void => {
+    const [first = '', second = ''] = except;
+    const oldest = now() - limits.maxAgeSeconds;
+    sql.removeAged.run(oldest, first, PRUNE_BATCH);
+    sql.removeAgedConversations.run(oldest, first, second, PRUNE_BATCH);
     const { count, bytes } = sql.total.get() as { count: number; bytes: number };
     let excessCount = count - limits.maxResponses;
     let excessBytes = bytes - limits.maxBytes;
     if (excessCount <= 0 && excessBytes <= 0) return;
-    for (const oldest of sql.oldest.all(except, PRUNE_BATCH) as { id: string; bytes: number }[]) {
+    const least = sql.oldest.all(first, first, second, PRUNE_BATCH) as { id: string; bytes: number; talk: number }[];
+    for (const { id, bytes: freed, talk } of least) {
       if (excessCount <= 0 && excessBytes <= 0) return;
-      sql.remove.run(oldest.id);
+      (talk === 1 ? sql.removeConversation : sql.removeResponse).run(id);
       excessCount -= 1;
-      excessBytes -= oldest.bytes;
+      excessBytes -= freed;
     }
   };
+  const conversations = conversationTables(db, now, prune);
 
-  return {
+  const stores = new Map<string, CallerStore>();
+  const storeOf = (owner: string): CallerStore => {
+    const known = stores.get(owner) ?? openFor(owner);
+    stores.set(owner, known);
+    return known;
+  };
+  const openFor = (owner: string): CallerStore => ({
     put: db.transaction((stored: StoredResponse): void => {
       const { response } = stored;
       const [own, input] = [JSON.stringify(response), JSON.stringify(stored.input)];
-      const finished = response.status === 'queued' || response.status === 'in_progress' ? 0 : 1;
       const size = own.length + input.length;
-      sql.put.run(response.id, finished, now(), size, own, input);
-      for (const item of itemsOf(stored)) sql.putItem.run(item.id, response.id);
-      prune(response.id);
+      const finished = isTerminal(response.status) ? 1 : 0;
+      if (sql.put.run(response.id, owner, finished, now(), size, own, input).changes === 0) return;
+      for (const item of itemsOf(stored)) sql.putItem.run(owner, item.id, response.id);
+      const addition = additionOf(stored);
+      if (addition !== undefined) conversations.append(owner, addition.id, addition.items);
+      prune(response.id, addition?.id);
     }),
     get(id) {
-      const row = sql.get.get(id) as { response: string; input: string; used_at: number } | undefined;
+      const row = sql.get.get(id, owner) as { response: string; input: string; used_at: number } | undefined;
       if (row === undefined) return undefined;
       if (row.used_at !== now()) sql.touch.run(now(), id);
       return toStored(row);
     },
     findItem(itemId) {
-      const row = sql.holder.get(itemId) as { response: string; input: string } | undefined;
-      if (row === undefined) return undefined;
+      const row = sql.holder.get(owner, itemId) as { response: string; input: string } | undefined;
+      if (row === undefined) return conversations.findItem(owner, itemId);
       return itemsOf(toStored(row)).find(({ id }) => id === itemId);
     },
-    delete: (id) => sql.remove.run(id).changes > 0,
+    delete: (id) => sql.remove.run(id, owner).changes > 0,
     appendEvents: db.transaction((id: string, events: readonly ResponseEvent[]): void => {
       let size = 0;
       for (const event of events) {
         const json = JSON.stringify(event);
         size += json.length;
-        sql.appendEvent.run(id, event.sequence_number, json, id);
+        sql.appendEvent.run(id, event.sequence_number, json, id, owner);
       }
-      sql.grow.run(size, id);
+      sql.grow.run(size, id, owner);
     }),
     events: (id, after, limit) =>
-      (sql.events.all(id, after, limit) as { event: string }[]).map(({ event }) => JSON.parse(event) as ResponseEvent),
-    unfinished: () => (sql.unfinished.all() as { id: string }[]).map(({ id }) => id),
+      (sql.events.all(id, owner, after, limit) as { event: string }[]).map(
+        ({ event }) => JSON.parse(event) as ResponseEvent,
+      ),
+    claimApproval: db.transaction((id: string): boolean => {
+      sql.forgetAnswers.run(now() - limits.maxAgeSeconds, MAX_LOOSE_APPROVALS);
+      return sql.answer.run(owner, id, now()).changes > 0;
+    }),
+    releaseApproval: (id) => void sql.unanswer.run(owner, id),
+    conversations: conversations.of(owner),
+  });
+
+  return {
+    of: (caller) => storeOf(ownerOf(salt, caller)),
+    unfinished: () =>
+      (sql.unfinished.all() as { id: string; owner: string }[]).map(({ id, owner }) => ({ id, store: storeOf(owner) })),
     close: () => void db.close(),
   };
-}
-
-function prepare(db: Database.Database): void {
-  db.pragma('journal_mode = WAL');
-  db.pragma('synchronous = NORMAL');
-  db.pragma('foreign_keys = ON');
-  const found = (db.prepare('PRAGMA user_version').get() as { user_version: number }).user_version;
-  if (found > SCHEMA_VERSION) throw new Error(`its version is ${found}, this program knows ${SCHEMA_VERSION}`);
-  db.exec(SCHEMA);
-  db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
 }
 
 function statements(db: Database.Database) {
   return {
     put: db.prepare(
-      `INSERT INTO responses (id, finished, used_at, bytes, response, input) VALUES (?, ?, ?, ?, ?, ?)
+      `INSERT INTO responses (id, owner, finished, used_at, bytes, response, input) VALUES (?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (id) DO UPDATE SET finished = excluded.finished, used_at = excluded.used_at,
          bytes = excluded.bytes + (SELECT ifnull(sum(length(event)), 0) FROM events WHERE response_id = excluded.id),
-         response = excluded.response, input = excluded.input`,
+         response = excluded.response, input = excluded.input
+       WHERE owner = excluded.owner`,
     ),
-    putItem: db.prepare('INSERT OR REPLACE INTO items (id, response_id) VALUES (?, ?)'),
-    get: db.prepare('SELECT response, input, used_at FROM responses WHERE id = ?'),
+    putItem: db.prepare('INSERT OR IGNORE INTO items (owner, id, response_id) VALUES (?, ?, ?)'),
+    get: db.prepare('SELECT response, input, used_at FROM responses WHERE id = ? AND owner = ?'),
     touch: db.prepare('UPDATE responses SET used_at = ? WHERE id = ?'),
-    holder: db.prepare('SELECT response, input FROM responses WHERE id = (SELECT response_id FROM items WHERE id = ?)'),
-    remove: db.prepare('DELETE FROM responses WHERE id = ?'),
+    holder: db.prepare(
+      `SELECT response, input FROM responses JOIN items ON responses.id = response_id
+       WHERE items.owner = ? AND items.id = ? ORDER BY responses.rowid DESC LIMIT 1`,
+    ),
+    remove: db.prepare('DELETE FROM responses WHERE id = ? AND owner = ?'),
+    removeResponse: db.prepare('DELETE FROM responses WHERE id = ?'),
+    removeConversation: db.prepare('DELETE FROM conversations WHERE id = ?'),
     removeAged: db.prepare(
       `DELETE FROM responses WHERE id IN
          (SELECT id FROM responses WHERE used_at < ? AND finished AND id <> ? ORDER BY used_at LIMIT ?)`,
     ),
-    oldest: db.prepare('SELECT id, bytes FROM responses WHERE finished AND id <> ? ORDER BY used_at, rowid LIMIT ?'),
-    total: db.prepare('SELECT count(*) AS count, ifnull(sum(bytes), 0) AS bytes FROM responses'),
+    removeAgedConversations: db.prepare(
+      `DELETE FROM conversations WHERE id IN
+         (SELECT id FROM conversations WHERE used_at < ? AND id NOT IN (?, ?) ORDER BY used_at LIMIT ?)`,
+    ),
+    oldest: db.prepare(
+      `SELECT id, bytes, 0 AS talk, used_at, rowid AS place FROM responses WHERE finished AND id <> ?
+       UNION ALL SELECT id, bytes, 1, used_at, rowid FROM conversations WHERE id NOT IN (?, ?)
+       ORDER BY used_at, place LIMIT ?`,
+    ),
+    total: db.prepare(
+      `SELECT sum(count) AS count, sum(bytes) AS bytes FROM
+         (SELECT count(*) AS count, ifnull(sum(bytes), 0) AS bytes FROM responses
+          UNION ALL SELECT count(*), ifnull(sum(bytes), 0) FROM conversations)`,
+    ),
     // Nothing for a response that was deleted meanwhile.
     appendEvent: db.prepare(
-      'INSERT OR IGNORE INTO events (response_id, sequence, event) SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM responses WHERE id = ?)',
+      `INSERT OR IGNORE INTO events (response_id, sequence, event)
+       SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM responses WHERE id = ? AND owner = ?)`,
     ),
-    grow: db.prepare('UPDATE responses SET bytes = bytes + ? WHERE id = ?'),
-    events: db.prepare('SELECT event FROM events WHERE response_id = ? AND sequence > ? ORDER BY sequence LIMIT ?'),
-    unfinished: db.prepare('SELECT id FROM responses WHERE NOT finished'),
+    grow: db.prepare('UPDATE responses SET bytes = bytes + ? WHERE id = ? AND owner = ?'),
+    events: db.prepare(
+      `SELECT event FROM events WHERE response_id = (SELECT id FROM responses WHERE id = ? AND owner = ?)
+       AND sequence > ? ORDER BY sequence LIMIT ?`,
+    ),
+    unfinished: db.prepare('SELECT id, owner FROM responses WHERE NOT finished'),
+    answer: db.prepare('INSERT OR IGNORE INTO approvals (owner, id, answered_at) VALUES (?, ?, ?)'),
+    unanswer: db.prepare('DELETE FROM approvals WHERE owner = ? AND id = ?'),
+    // Only where no stored item asks any more: as long as one does, the answer may come again.
+    forgetAnswers: db.prepare(
+      `DELETE FROM approvals
+       WHERE (answered_at < ? OR number < (SELECT max(number) FROM approvals) - ?)
+         AND NOT EXISTS (SELECT 1 FROM items i WHERE i.owner = approvals.owner AND i.id = approvals.id)
+         AND NOT EXISTS (SELECT 1 FROM conversation_items c WHERE c.owner = approvals.owner AND c.id = approvals.id)`,
+    ),
   };
 }
 

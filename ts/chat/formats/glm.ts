@@ -1,5 +1,18 @@
 import type { ChatFormat } from './types.js';
 
+/** GLM-4 and GLM-4-0414: the name, a line break and the arguments are the whole message, without any marker. */
+export const glm4: ChatFormat = {
+  name: 'glm4',
+  signs: [
+    ['<|observation|>', 'metadata'],
+    ['<|assistant|>', '在调用上述函数时'],
+    ['在调用上述函数时', '[gMASK]'],
+  ],
+  families: ['glm4', 'chatglm'],
+  tokens: [],
+  tools: { open: [], bare: ['named'], calls: [{ kind: 'named', before: '', between: '\n', after: '' }] },
+};
+
 /** GLM 4.5 and later. */
 export const glm: ChatFormat = {
   name: 'glm',

@@ -2,19 +2,20 @@
 
 import { deepseek3, deepseek31, deepseekPlain } from './deepseek.js';
 import { gemma3, gemma4 } from './gemma.js';
-import { glm } from './glm.js';
+import { glm, glm4 } from './glm.js';
 import { harmony } from './harmony.js';
 import { hermes } from './hermes.js';
 import { commandR, granite3, phi4Mini } from './json-list.js';
 import { lfm2 } from './lfm2.js';
 import { cogito, llama3, llama4 } from './llama.js';
 import { mistralArgs, mistralList } from './mistral.js';
-import { plain, thinking } from './plain.js';
+import { nemotronMini } from './nemotron.js';
+import { BARE_CALLS, plain, thinking } from './plain.js';
 import { qwenXml } from './qwen-xml.js';
 import type { ChatFormat } from './types.js';
 
 export type { CallSyntax, ChatFormat, ReasoningSyntax, ToolSyntax } from './types.js';
-export { plain };
+export { BARE_CALLS, plain };
 
 /** The more particular ones first: the first whose signs are all there is taken. */
 export const FORMATS: readonly ChatFormat[] = [
@@ -23,6 +24,7 @@ export const FORMATS: readonly ChatFormat[] = [
   gemma3,
   qwenXml,
   glm,
+  glm4,
   deepseek3,
   deepseek31,
   commandR,
@@ -34,6 +36,7 @@ export const FORMATS: readonly ChatFormat[] = [
   cogito,
   llama4,
   llama3,
+  nemotronMini,
   hermes,
   deepseekPlain,
   thinking,

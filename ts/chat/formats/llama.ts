@@ -19,7 +19,8 @@ export const llama4: ChatFormat = {
   signs: [['<|header_start|>', '"parameters": dictionary of argument name']],
   tokens: ['<|python_start|>', '<|python_end|>'],
   tools: {
-    open: ['<|python_start|>'],
+    // The template puts the text between the two, and JSON calls behind them.
+    open: ['<|python_start|>', '<|python_end|>'],
     bare: ['json', 'python'],
     close: '<|python_end|>',
     calls: [{ kind: 'json', name: 'name', arguments: 'parameters' }, { kind: 'python' }],

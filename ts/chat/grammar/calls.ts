@@ -3,12 +3,13 @@
 import type { CallSyntax } from '../formats/index.js';
 import { propertyNames, propertyOf, type Schema, typesOf } from '../output/schema.js';
 import type { ToolDefinition } from '../types.js';
+import { closedSchema } from './closed.js';
 import { isClosed, type LiteralDialect, LiteralRules, withDefinitions } from './literals.js';
 import { anyOf, joined, type Rules } from './rules.js';
 
 /** Any one call of the tools. */
 export function callRule(rules: Rules, syntax: CallSyntax, tools: readonly ToolDefinition[]): string {
-  return rules.rule(anyOf(tools.map((tool) => rules.rule(oneCall(rules, syntax, tool)))));
+  return rules.rule(anyOf(tools.map((tool) => rules.of(tool.name, () => rules.rule(oneCall(rules, syntax, tool))))));
 }
 
 function oneCall(rules: Rules, syntax: CallSyntax, tool: ToolDefinition): string {
@@ -36,7 +37,7 @@ function oneCall(rules: Rules, syntax: CallSyntax, tool: ToolDefinition): string
         anyKey: '/[A-Za-z0-9_.-]+:/',
         jsonObjects: false,
       };
-      const literals = new LiteralRules(rules, dialect, schema);
+      const literals = new LiteralRules(rules, dialect, tool);
       return joined(rules.text(`${syntax.before}${tool.name}{`), literals.members(schema), rules.text('}'));
     }
     case 'python': {
@@ -49,26 +50,23 @@ function oneCall(rules: Rules, syntax: CallSyntax, tool: ToolDefinition): string
         anyKey: '/[A-Za-z_][A-Za-z0-9_]*=/',
         jsonObjects: true,
       };
-      const literals = new LiteralRules(rules, dialect, schema);
+      const literals = new LiteralRules(rules, dialect, tool);
       return joined(rules.text(`${tool.name}(`), literals.members(schema), rules.text(')'));
     }
   }
 }
 
-/** Arguments as JSON. A strict tool's schema is taken at its word; of others what is not understood is left out. */
+/**
+ * Arguments as JSON. A strict tool's schema is taken at its word; of others what is not understood is left out, and what
+ * they do not list is not made up.
+ */
 export function argumentsRule(rules: Rules, tool: ToolDefinition): string {
   const schema = tool.parameters ?? { type: 'object', properties: {}, additionalProperties: false };
-  return rules.json({
-    ...schema,
-    // Spaces as templates write them, and no more: models can go on with whitespace for ever.
-    'x-guidance': {
-      whitespace_flexible: false,
-      item_separator: ', ',
-      key_separator: ': ',
-      coerce_one_of: true,
-      lenient: tool.strict !== true,
-    },
-  });
+  // Arguments are an object, also where the schema does not say so.
+  const lenient = tool.strict !== true;
+  return rules.of(tool.name, () =>
+    rules.json({ ...(lenient ? closedSchema(schema) : schema), type: 'object' }, { lenient }),
+  );
 }
 
 function tagged(rules: Rules, syntax: CallSyntax & { kind: 'tagged' }, tool: ToolDefinition): string {
@@ -80,7 +78,7 @@ function tagged(rules: Rules, syntax: CallSyntax & { kind: 'tagged' }, tool: Too
   const required: readonly unknown[] = Array.isArray(schema?.['required']) ? schema['required'] : [];
   const names = propertyNames(schema);
   const parameters = names.map((name) => {
-    const value = taggedValue(rules, propertyOf(schema, name), schema, end);
+    const value = taggedValue(rules, propertyOf(schema, name), tool, end);
     const key = rules.text(`${syntax.keyOpen}${name}${syntax.keyClose}${beforeValue}`);
     const rule = rules.rule(joined(key, value, rules.text('\n')));
     return required.includes(name) ? rule : `${rule}?`;
@@ -94,7 +92,8 @@ function tagged(rules: Rules, syntax: CallSyntax & { kind: 'tagged' }, tool: Too
 }
 
 /** A value and what ends it. */
-function taggedValue(rules: Rules, schema: Schema, root: Schema, end: string): string {
+function taggedValue(rules: Rules, schema: Schema, tool: ToolDefinition, end: string): string {
+  const root = tool.parameters;
   const types = typesOf(schema, root);
   const choices = typeof schema === 'object' ? schema['enum'] : undefined;
   if (types === undefined || types.has('string')) {
@@ -103,5 +102,5 @@ function taggedValue(rules: Rules, schema: Schema, root: Schema, end: string): s
     }
     return rules.until(end);
   }
-  return joined(rules.json(withDefinitions(schema, root)), rules.text(end));
+  return joined(rules.json(withDefinitions(schema, root), { lenient: tool.strict !== true }), rules.text(end));
 }

@@ -6,9 +6,9 @@ import { anyOf, type Rules } from './rules.js';
 export function contentExpression(rules: Rules, wanted: Grammar): string {
   switch (wanted.type) {
     case 'json_object':
-      return rules.json(onOneLine({ type: 'object' }));
+      return rules.json({ type: 'object' }, { layout: 'free' });
     case 'json_schema':
-      return rules.json(wanted.schema === false ? false : onOneLine(wanted.schema === true ? {} : wanted.schema));
+      return rules.json(wanted.schema === true ? {} : wanted.schema);
     case 'regex':
       return rules.rule(`/${inline(wanted.pattern)}/`);
     case 'choice':
@@ -17,11 +17,6 @@ export function contentExpression(rules: Rules, wanted: Grammar): string {
       // With rules of its own, and its own `start`.
       return rules.rule(`%lark {\n${wanted.grammar}\n}`);
   }
-}
-
-/** As the engine lays it out where the schema is the whole grammar: models can go on with whitespace for ever. */
-function onOneLine(schema: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
-  return { ...schema, 'x-guidance': { whitespace_flexible: false, item_separator: ', ', key_separator: ': ' } };
 }
 
 /** A slash would end it, a line the rule. */

@@ -1,6 +1,7 @@
 /** Arguments in syntaxes that are not JSON, as grammars from the tool's schema. */
 
 import { propertyNames, propertyOf, resolveRef, type Schema, typesOf } from '../output/schema.js';
+import type { ToolDefinition } from '../types.js';
 import { anyOf, joined, members, type Rules } from './rules.js';
 
 export interface LiteralDialect {
@@ -18,17 +19,24 @@ export interface LiteralDialect {
 
 const INTEGER = '/-?(0|[1-9][0-9]{0,15})/';
 const NUMBER = '/-?(0|[1-9][0-9]{0,15})(\\.[0-9]{1,16})?([eE][+-]?[0-9]{1,3})?/';
-/** A schema that refers to itself is followed this far, then anything goes. */
-const MAX_DEPTH = 8;
+/** Deeper values may be anything: grammars are read by recursion. */
+const MAX_DEPTH = 32;
 
 export class LiteralRules {
   private any: string | undefined;
+  /** What is referred to is a rule of its own, so that a schema may refer to itself. */
+  private readonly references = new Map<string, string>();
+  private readonly root: Schema;
+  private readonly lenient: boolean;
 
   constructor(
     private readonly rules: Rules,
     private readonly dialect: LiteralDialect,
-    private readonly root: Schema,
-  ) {}
+    { parameters, strict }: ToolDefinition,
+  ) {
+    this.root = parameters;
+    this.lenient = strict !== true;
+  }
 
   /** The members of an object, without its brackets. */
   members(schema: Schema, depth = 0): string {
@@ -52,7 +60,7 @@ export class LiteralRules {
   private value(schema: Schema, depth: number): string {
     if (typeof schema !== 'object' || depth > MAX_DEPTH) return this.anything();
     const target = resolveRef(schema, this.root);
-    if (target !== undefined) return this.value(target, depth + 1);
+    if (target !== undefined) return this.reference(String(schema['$ref']), target, depth);
     const choices = schema['enum'] ?? ('const' in schema ? [schema['const']] : undefined);
     if (Array.isArray(choices)) return anyOf(choices.map((choice) => this.exactly(choice)));
     const alternatives = schema['anyOf'] ?? schema['oneOf'];
@@ -62,6 +70,15 @@ export class LiteralRules {
     const types = typesOf(schema, this.root);
     if (types === undefined) return this.anything();
     return anyOf([...types].map((type) => this.typed(type, schema, depth)));
+  }
+
+  private reference(path: string, target: Schema, depth: number): string {
+    const known = this.references.get(path);
+    if (known !== undefined) return known;
+    return this.rules.recursive((name) => {
+      this.references.set(path, name);
+      return this.value(target, depth + 1);
+    });
   }
 
   private typed(type: string, schema: Readonly<Record<string, unknown>>, depth: number): string {
@@ -82,11 +99,15 @@ export class LiteralRules {
         return `"[" (${item} (${separator} ${item})*)? "]"`;
       }
       case 'object':
-        if (jsonObjects) return this.rules.json(withDefinitions(schema, this.root));
+        if (jsonObjects) return this.json(withDefinitions(schema, this.root));
         return joined('"{"', this.members(schema, depth + 1), '"}"');
       default:
         return this.anything();
     }
+  }
+
+  private json(schema: Schema): string {
+    return this.rules.json(schema, { lenient: this.lenient });
   }
 
   private exactly(value: unknown): string {
@@ -102,7 +123,7 @@ export class LiteralRules {
     this.any ??= this.rules.recursive((name) => {
       const list = `"[" (${name} (${separator} ${name})*)? "]"`;
       const object = jsonObjects
-        ? this.rules.json({ type: 'object' })
+        ? this.json({ type: 'object' })
         : `"{" (${anyKey} ${name} (${separator} ${anyKey} ${name})*)? "}"`;
       const known = [words.true, words.false, words.null].map((word) => JSON.stringify(word));
       return [string, NUMBER, ...known, list, object].join(' | ');

@@ -3,10 +3,26 @@
 import type { CompiledFormat } from '../output/marks.js';
 import { isMark } from '../output/marks.js';
 
+/**
+ * JSON as Python's `json.dumps` spaces it, which is how templates show calls, and no other way: what is fixed is forced
+ * with the tokens that a model would choose itself, and a model cannot go on with whitespace for ever.
+ */
+const LAYOUT = { whitespace_flexible: false, item_separator: ', ', key_separator: ': ' };
+
+/** JSON that the model may lay out: one space, or a new line and its indentation. */
+const FREE_LAYOUT = { whitespace_pattern: '[ ]|\\n[ \\t]{0,32}' };
+
+export interface JsonOptions {
+  /** What is not understood of the schema is left out; of several that fit, `oneOf` takes any. */
+  readonly lenient?: boolean;
+  readonly layout?: 'one line' | 'free';
+}
+
 /** Rules that are being collected. Expressions are Lark; rule names are made up and unique. */
 export class Rules {
-  private readonly lines: string[] = [];
+  private readonly lines: { readonly text: string; readonly owner: string | undefined }[] = [];
   private readonly named = new Map<string, string>();
+  private owner: string | undefined;
 
   constructor(private readonly format: CompiledFormat) {}
 
@@ -17,7 +33,7 @@ export class Rules {
     if (known !== undefined) return known;
     const name = `r${this.named.size}`;
     this.named.set(key, name);
-    this.lines.push(`${name}${key}`);
+    this.push(`${name}${key}`);
     return name;
   }
 
@@ -26,7 +42,7 @@ export class Rules {
     const name = `r${this.named.size}`;
     // The place in the order is taken before the body asks for names.
     this.named.set(`${name}:`, name);
-    this.lines.push(`${name}: ${make(name)}`);
+    this.push(`${name}: ${make(name)}`);
     return name;
   }
 
@@ -44,13 +60,39 @@ export class Rules {
     return joined(lazy, this.text(end.slice(text.length)));
   }
 
-  json(schema: unknown): string {
-    return this.rule(`%json ${JSON.stringify(schema)}`);
+  /** @param schema an object or a boolean; what the client says to llguidance in it does not count */
+  json(schema: unknown, { lenient = false, layout = 'one line' }: JsonOptions = {}): string {
+    const guidance = {
+      ...(layout === 'free' ? FREE_LAYOUT : LAYOUT),
+      ...(lenient ? { coerce_one_of: true, lenient } : {}),
+    };
+    const guided = schema === false ? schema : { ...(schema as object), 'x-guidance': guidance };
+    return this.rule(`%json ${JSON.stringify(guided)}`);
+  }
+
+  /** Rules that are made meanwhile are this tool's: if one of them cannot be used, its schema cannot. */
+  of<T>(tool: string, make: () => T): T {
+    const before = this.owner;
+    this.owner = tool;
+    try {
+      return make();
+    } finally {
+      this.owner = before;
+    }
   }
 
   /** The whole, beginning with this expression. */
   grammar(start: string): string {
-    return [`start: ${start}`, ...this.lines].join('\n');
+    return [`start: ${start}`, ...this.lines.map(({ text }) => text)].join('\n');
+  }
+
+  /** By line of the grammar, from 0: the tool it is of. */
+  get owners(): (string | undefined)[] {
+    return [undefined, ...this.lines.map(({ owner }) => owner)];
+  }
+
+  private push(text: string): void {
+    this.lines.push({ text, owner: this.owner });
   }
 
   private token(mark: string): string {

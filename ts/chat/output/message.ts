@@ -80,7 +80,7 @@ function* readCallsAtStart(context: ParserContext, first: boolean): Step<boolean
     reader.forget();
   }
   if (syntax?.bare !== undefined && (yield* readSection(sectionOf(context, true, syntax.bare)))) return true;
-  return first && (yield* readSlip(reader, sink, tools));
+  return first && (yield* readSlip(reader, sink, tools, context.parallel));
 }
 
 /** Text up to calls, which are read too. False if the answer ended. */

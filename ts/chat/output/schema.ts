@@ -1,15 +1,24 @@
 /**
  * What little of JSON Schema parsing needs: which types a value may have, and whether it fits. Looked at: type, enum,
- * const, required, properties, additionalProperties: false, items, anyOf, oneOf, allOf and local $ref. All else is taken
- * to fit.
+ * const, required, properties, additionalProperties: false, items, anyOf, oneOf, allOf, local $ref, and the bounds of
+ * numbers, of lengths and of counts. All else is taken to fit.
  */
 
 export type Schema = Readonly<Record<string, unknown>> | boolean | undefined;
 
 type JsonType = 'string' | 'number' | 'integer' | 'boolean' | 'object' | 'array' | 'null';
 
-/** A schema that refers to itself is not followed for ever. */
-const MAX_DEPTH = 32;
+/** A schema that refers to itself is not followed for ever, nor one whose parts refer to each other many times over. */
+const MAX_STEPS = 2000;
+
+/** Steps that one question may still take. */
+interface Budget {
+  left: number;
+}
+
+function fresh(): Budget {
+  return { left: MAX_STEPS };
+}
 
 /** The schema of an argument, and of what it refers to. */
 export function propertyOf(schema: Schema, key: string): Schema {
@@ -26,10 +35,10 @@ export function propertyNames(schema: Schema): string[] {
 }
 
 /** The types that a value may have; undefined where the schema does not say. */
-export function typesOf(schema: Schema, root: Schema, depth = 0): ReadonlySet<JsonType> | undefined {
-  if (typeof schema !== 'object' || depth > MAX_DEPTH) return undefined;
+export function typesOf(schema: Schema, root: Schema, budget = fresh()): ReadonlySet<JsonType> | undefined {
+  if (typeof schema !== 'object' || budget.left-- <= 0) return undefined;
   const target = resolveRef(schema, root);
-  if (target !== undefined) return typesOf(target, root, depth + 1);
+  if (target !== undefined) return typesOf(target, root, budget);
   const { type } = schema;
   if (typeof type === 'string') return new Set([type as JsonType]);
   if (Array.isArray(type)) return new Set(type as JsonType[]);
@@ -37,7 +46,7 @@ export function typesOf(schema: Schema, root: Schema, depth = 0): ReadonlySet<Js
   if ('const' in schema) return new Set([typeOf(schema['const'])]);
   const choices = schema['anyOf'] ?? schema['oneOf'];
   if (Array.isArray(choices)) {
-    const types = choices.map((choice: unknown) => typesOf(choice as Schema, root, depth + 1));
+    const types = choices.map((choice: unknown) => typesOf(choice as Schema, root, budget));
     return types.includes(undefined) ? undefined : new Set(types.flatMap((set) => [...(set ?? [])]));
   }
   return undefined;
@@ -53,10 +62,10 @@ export function castText(text: string, json: string | undefined, types: Readonly
 }
 
 /** Whether a value fits a schema, by the keywords above. */
-export function fits(value: unknown, schema: Schema, root: Schema = schema, depth = 0): boolean {
+export function fits(value: unknown, schema: Schema, root: Schema = schema, budget = fresh()): boolean {
   if (schema === false) return false;
-  if (typeof schema !== 'object' || depth > MAX_DEPTH) return true;
-  const inside = (inner: unknown, other: unknown): boolean => fits(inner, other as Schema, root, depth + 1);
+  if (typeof schema !== 'object' || budget.left-- <= 0) return true;
+  const inside = (inner: unknown, other: unknown): boolean => fits(inner, other as Schema, root, budget);
   const target = resolveRef(schema, root);
   if (target !== undefined && !inside(value, target)) return false;
   const { type, enum: choices, const: only, anyOf, oneOf, allOf } = schema;
@@ -67,8 +76,25 @@ export function fits(value: unknown, schema: Schema, root: Schema = schema, dept
   if (Array.isArray(anyOf) && !anyOf.some((one) => inside(value, one))) return false;
   if (Array.isArray(oneOf) && !oneOf.some((one) => inside(value, one))) return false;
   if (Array.isArray(allOf) && !allOf.every((one) => inside(value, one))) return false;
+  if (!isWithin(value, schema)) return false;
   if (Array.isArray(value)) return value.every((item) => inside(item, schema['items']));
   return !isObject(value) || fitsObject(value, schema, inside);
+}
+
+/** Figures of a value, and the keywords that bound them from below and from above. */
+function isWithin(value: unknown, schema: Readonly<Record<string, unknown>>): boolean {
+  const between = (figure: number, least: string, most: string): boolean => {
+    const [low, high] = [schema[least], schema[most]];
+    return !(typeof low === 'number' && figure < low) && !(typeof high === 'number' && figure > high);
+  };
+  if (typeof value === 'number') {
+    const { exclusiveMinimum: above, exclusiveMaximum: below } = schema;
+    if ((typeof above === 'number' && value <= above) || (typeof below === 'number' && value >= below)) return false;
+    return between(value, 'minimum', 'maximum');
+  }
+  // JSON Schema counts code points.
+  if (typeof value === 'string') return between(Array.from(value).length, 'minLength', 'maxLength');
+  return !Array.isArray(value) || between(value.length, 'minItems', 'maxItems');
 }
 
 function fitsObject(

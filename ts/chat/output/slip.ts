@@ -1,6 +1,8 @@
 /**
- * Small models slip: instead of the call's syntax they answer with the call as a bare or fenced JSON object. If the whole
- * message is such an object, names an offered tool and its arguments fit the tool's schema, it is the call.
+ * Small models slip: instead of the call's syntax they answer with the call as a bare or fenced JSON object, or with
+ * several calls one after the other or in a list. If the whole message is such objects, each names an offered tool and its
+ * arguments fit the tool's schema, they are the calls. Where only one may be made the others are dropped, as they are in
+ * the call's own syntax.
  */
 
 import type { ToolDefinition } from '../types.js';
@@ -11,16 +13,23 @@ import { copyValue } from './value.js';
 
 const KEYS = ['name', 'arguments', 'parameters', 'type'];
 
-/** Reads the message if it is a slip and says the call; else reads nothing, as early as that is sure. */
-export function* readSlip(reader: Reader, sink: EventSink, tools: readonly ToolDefinition[]): Step<boolean> {
+/** Reads the message if it is a slip and says the calls; else reads nothing, as early as that is sure. */
+export function* readSlip(
+  reader: Reader,
+  sink: EventSink,
+  tools: readonly ToolDefinition[],
+  parallel: boolean,
+): Step<boolean> {
   const start = reader.keep();
-  const slip = yield* readWhole(reader, tools);
-  if (slip === undefined) reader.rewind(start);
+  const slips = yield* readWhole(reader, tools);
+  if (slips === undefined) reader.rewind(start);
   reader.forget();
-  if (slip === undefined) return false;
-  const index = sink.beginCall(slip.name);
-  sink.arguments(index, slip.arguments);
-  sink.endCall(index);
+  if (slips === undefined) return false;
+  for (const slip of parallel ? slips : slips.slice(0, 1)) {
+    const index = sink.beginCall(slip.name);
+    sink.arguments(index, slip.arguments);
+    sink.endCall(index);
+  }
   return true;
 }
 
@@ -29,22 +38,40 @@ interface Slip {
   readonly arguments: string;
 }
 
-function* readWhole(reader: Reader, tools: readonly ToolDefinition[]): Step<Slip | undefined> {
+/** Groups of calls, each perhaps in a fence, and nothing else. */
+function* readWhole(reader: Reader, tools: readonly ToolDefinition[]): Step<Slip[] | undefined> {
+  const slips: Slip[] = [];
   yield* reader.spaces();
-  const fenced = yield* reader.literal('```');
-  if (fenced) {
-    yield* reader.all(/\w/, 16);
+  do {
+    const fenced = yield* reader.literal('```');
+    if (fenced) {
+      yield* reader.all(/\w/, 16);
+      yield* reader.spaces();
+    }
+    if (!(yield* readGroup(reader, tools, slips))) return undefined;
+    if (fenced && !(yield* reader.literal('```'))) return undefined;
+    // Marks of the end are no text.
+    yield* reader.all(/[\s\ufdd0-\ufdef]/);
+  } while ((yield* reader.peek()) === '`');
+  return (yield* reader.peek()) === '' ? slips : undefined;
+}
+
+/** Calls in a list, or one after the other. */
+function* readGroup(reader: Reader, tools: readonly ToolDefinition[], slips: Slip[]): Step<boolean> {
+  const listed = yield* reader.literal('[');
+  do {
     yield* reader.spaces();
-  }
-  const slip = yield* readCallObject(reader, tools);
-  if (slip === undefined) return undefined;
+    const slip = yield* readCallObject(reader, tools);
+    if (slip === undefined) return false;
+    const schema = tools.find((tool) => tool.name === slip.name)?.parameters;
+    if (!fits(JSON.parse(slip.arguments), schema)) return false;
+    slips.push(slip);
+    yield* reader.spaces();
+  } while ((yield* reader.all(/[,;]/, 1)) !== '' || (!listed && (yield* reader.peek()) === '{'));
+  if (!listed) return true;
+  if (!(yield* reader.literal(']'))) return false;
   yield* reader.spaces();
-  if (fenced && !(yield* reader.literal('```'))) return undefined;
-  // Marks of the end are no text.
-  yield* reader.all(/[\s\ufdd0-\ufdef]/);
-  if ((yield* reader.peek()) !== '') return undefined;
-  const schema = tools.find((tool) => tool.name === slip.name)?.parameters;
-  return fits(JSON.parse(slip.arguments), schema) ? slip : undefined;
+  return true;
 }
 
 function* readCallObject(reader: Reader, tools: readonly ToolDefinition[]): Step<Slip | undefined> {

@@ -15,6 +15,7 @@ export interface Dialect {
 /** Deeper values are not what tools take; the limit keeps a model that loops from overflowing the stack. */
 const MAX_DEPTH = 64;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
+const LETTER = /[\p{L}\p{N}]/u;
 const WORDS: Readonly<Record<string, string>> = {
   true: 'true',
   false: 'false',
@@ -147,6 +148,11 @@ function* copyString(reader: Reader, write: Write, { quote }: Dialect): Step<boo
       });
       if (end === undefined) return false;
       reader.advance();
+      if (end === delimiter && delimiter === "'" && LETTER.test(yield* reader.peek())) {
+        // LFM2's template shows text in such quotes as it is: 'it's' is no string and something behind it.
+        write("'");
+        continue;
+      }
       if (end === delimiter) break;
       const escape = yield* readEscape(reader);
       if (escape === undefined) return false;
@@ -165,10 +171,15 @@ function* readEscape(reader: Reader): Step<string | undefined> {
   if ('"\\/bfnrt'.includes(letter)) return `\\${letter}`;
   if (letter === "'") return "'";
   if (letter === '\n') return '';
-  const digits = letter === 'u' ? 4 : letter === 'x' ? 2 : 0;
+  // \\x and \\U are Python's.
+  const digits = letter === 'u' ? 4 : letter === 'x' ? 2 : letter === 'U' ? 8 : 0;
   if (digits === 0) return escaped(`\\${letter}`);
   const code = yield* reader.all(/[0-9a-fA-F]/, digits);
-  if (code.length === digits) return `\\u${code.padStart(4, '0')}`;
+  if (code.length === digits && digits <= 4) return `\\u${code.padStart(4, '0')}`;
+  if (code.length === digits) {
+    const point = Number.parseInt(code, 16);
+    return escaped(point <= 0x10ffff ? String.fromCodePoint(point) : '\ufffd');
+  }
   return (yield* reader.peek()) === '' ? undefined : escaped(`\\${letter}${code}`);
 }
 

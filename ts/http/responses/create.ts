@@ -5,6 +5,7 @@ import { unsupportedValue } from '../../protocol/errors.js';
 import { isTerminalEvent, type ResponseEvent } from '../../protocol/response-events.js';
 import type { ResponseError } from '../../protocol/response-object.js';
 import type { CreateResponse } from '../../protocol/responses.js';
+import type { ApprovalClaims } from '../../responses/approvals.js';
 import { encodeReasoning } from '../../responses/compaction.js';
 import type { ResponseContext } from '../../responses/context.js';
 import { toEcho } from '../../responses/echo.js';
@@ -41,11 +42,24 @@ export interface Creation {
 export class PendingResponse {
   readonly machine: ResponseMachine;
   private readonly loop: ResponseLoop | undefined;
+  private readonly unlock: () => void;
 
-  /** @throws ApiError for tools that cannot be run */
+  /**
+   * Holds its conversation and the approvals that it answers until `events` has ended, or `abandon`.
+   * @throws ApiError for tools that cannot be run, a conversation that another response holds, an approval that was
+   * answered before
+   */
   constructor(private readonly creation: Creation) {
-    const { request } = creation;
-    this.loop = loopFor(creation);
+    const { request, services, caller } = creation;
+    const { conversation } = request;
+    const { kept, claimsOf } = services.responses;
+    this.unlock = (conversation === undefined ? undefined : kept?.locks.take(conversation)) ?? (() => undefined);
+    try {
+      this.loop = loopFor(creation, claimsOf(caller));
+    } catch (error) {
+      this.unlock();
+      throw error;
+    }
     this.machine = new ResponseMachine({
       id: newId('resp'),
       createdAt: unixSeconds(),
@@ -60,6 +74,12 @@ export class PendingResponse {
     return this.creation.context.input;
   }
 
+  /** For one that is not to run after all. */
+  async abandon(): Promise<void> {
+    this.unlock();
+    await this.loop?.[Symbol.asyncDispose]();
+  }
+
   /**
    * Runs once. What fails before the first event is thrown.
    * @param announced the machine's first events are out
@@ -69,11 +89,11 @@ export class PendingResponse {
     const { machine } = this;
     const release = services.drain.hold();
     try {
+      await using loop = this.loop;
       using lease = await acquireModel({ services, signal, id, caller }, request.model);
       const { model } = lease;
       onModel?.(model.info.id);
       machine.describe(toEcho(request, model.id, model.info));
-      await using loop = this.loop;
       const chatRequest = toChatRequest(request, context.items, { mcpName: loop?.mcpName });
       refuseImages(chatRequest, model.id);
       const running = runResponse({
@@ -92,6 +112,8 @@ export class PendingResponse {
         if (isTerminalEvent(event)) {
           onUsage?.(machine.usage);
           onEnd?.({ response: event.response, input: context.input });
+          // Who has heard of the end may go on. In the background it is stored by whoever takes the event.
+          if (!request.background) this.unlock();
         }
         yield event;
       }
@@ -100,6 +122,7 @@ export class PendingResponse {
       if (!announced || signal.aborted || machine.isTerminal) throw error;
       yield* machine.fail(this.describe(error));
     } finally {
+      this.unlock();
       release();
     }
   }
@@ -111,8 +134,13 @@ export class PendingResponse {
   }
 }
 
-function loopFor({ services, request, context, caller }: Creation): ResponseLoop | undefined {
-  const loop = services.responses.loop?.({ request, items: context.items, caller });
+/** What runs the request's tools. @param claims undefined: nothing will be run @throws ApiError for tools that cannot be run */
+export function loopFor(
+  { services, request, context, caller }: Pick<Creation, 'services' | 'request' | 'context' | 'caller'>,
+  claims: ApprovalClaims | undefined,
+): ResponseLoop | undefined {
+  const { items, input } = context;
+  const loop = services.responses.loop?.({ request, items, input, claims, caller });
   const index = request.tools.findIndex(({ type }) => type === 'mcp');
   if (index >= 0 && loop === undefined) throw unsupportedValue(`tools[${index}].type`, 'no MCP tools are run here');
   return loop;

@@ -16,11 +16,14 @@ import { isObject } from '../../protocol/fields.js';
 import { parseJson } from '../../protocol/json.js';
 import { parseCreateResponse } from '../../protocol/responses.js';
 import { type ContextSource, resolveContext } from '../../responses/context.js';
-import { itemsOf, type StoredResponse } from '../../responses/store.js';
+import { type CallerStore, itemsOf, type StoredResponse } from '../../responses/store.js';
+import { checkCounts } from '../body.js';
 import type { Services } from '../context.js';
 import { drainingError } from '../drain.js';
 import { isUnexpected, toApiError } from '../errors.js';
+import type { HttpLimits } from '../limits.js';
 import { PendingResponse, PROMPT_PARAM } from './create.js';
+import { keepEnd } from './services.js';
 
 const PATH = '/v1/responses';
 
@@ -29,6 +32,8 @@ export const SOCKET_LIFETIME_MS = 60 * 60 * 1000;
 /** Responses that a connection remembers for itself. */
 export const MAX_REMEMBERED = 16;
 export const MAX_SOCKETS = 1_000;
+/** Bytes that may wait for a client that sends without reading. */
+export const MAX_UNREAD_BYTES = 1024 * 1024;
 /** "Going away". */
 const CLOSE_GOING_AWAY = 1001;
 
@@ -87,6 +92,9 @@ class Connection {
   private readonly controller = new AbortController();
   private readonly remembered = new Map<string, StoredResponse>();
   private readonly expiry: NodeJS.Timeout;
+  private readonly pings: NodeJS.Timeout;
+  private readonly idle: NodeJS.Timeout;
+  private answered = true;
   private busy = false;
   private draining = false;
 
@@ -95,10 +103,16 @@ class Connection {
     private readonly services: Services,
     private readonly caller: string | undefined,
   ) {
+    const { socketPingMs, socketIdleMs } = services.limits;
     this.expiry = setTimeout(() => this.expire(), SOCKET_LIFETIME_MS).unref();
+    this.pings = setInterval(() => this.ping(), socketPingMs).unref();
+    this.idle = setTimeout(() => this.closeIdle(), socketIdleMs).unref();
+    ws.on('pong', () => (this.answered = true));
     ws.on('message', (data, isBinary) => void this.receive(data, isBinary));
     ws.once('close', () => {
       clearTimeout(this.expiry);
+      clearTimeout(this.idle);
+      clearInterval(this.pings);
       this.controller.abort();
     });
     // A broken connection closes next, and that is what counts.
@@ -114,6 +128,21 @@ class Connection {
     this.ws.terminate();
   }
 
+  /** A peer that is gone without a word would hold its generation and its place for ever. */
+  private ping(): void {
+    if (!this.answered) {
+      this.ws.terminate();
+      return;
+    }
+    this.answered = false;
+    this.ws.ping();
+  }
+
+  private closeIdle(): void {
+    if (this.busy) this.idle.refresh();
+    else this.ws.close(CLOSE_GOING_AWAY, 'idle');
+  }
+
   private expire(): void {
     const message = 'the connection is 60 minutes old; open another';
     void this.fail(
@@ -122,26 +151,30 @@ class Connection {
   }
 
   private async receive(data: RawData, isBinary: boolean): Promise<void> {
+    this.idle.refresh();
     if (this.busy) {
-      await this.fail(oneAtATime());
+      // A goodbye would only join the queue.
+      if (this.ws.bufferedAmount > MAX_UNREAD_BYTES) this.ws.terminate();
+      else await this.fail(oneAtATime());
       return;
     }
     this.busy = true;
     const id = randomUUID();
     try {
       if (this.services.drain.draining) throw drainingError();
-      await this.answer(bodyOf(data, isBinary, this.services.limits.maxJsonDepth), id);
+      await this.answer(bodyOf(data, isBinary, this.services.limits), id);
     } catch (error) {
       if (!this.controller.signal.aborted) await this.fail(error, id);
     } finally {
       this.busy = false;
+      this.idle.refresh();
       if (this.draining) this.ws.close(CLOSE_GOING_AWAY);
     }
   }
 
   private async answer(body: Readonly<Record<string, unknown>>, requestId: string): Promise<void> {
     const { services, controller } = this;
-    const kept = services.responses.kept;
+    const store = services.responses.kept?.storeOf(this.caller);
     const request = parseCreateResponse(body, {
       strict: services.strict,
       warn: (field) => services.warnOnce(`${PATH}: ${JSON.stringify(field.slice(0, 80))} has no effect`),
@@ -151,14 +184,14 @@ class Connection {
     try {
       const pending = new PendingResponse({
         services,
-        request: kept === undefined ? { ...request, store: false } : request,
-        context: resolveContext(request, this.source()),
+        request: store === undefined ? { ...request, store: false } : request,
+        context: resolveContext(request, this.source(store)),
         signal: controller.signal,
         requestId,
         caller: this.caller,
         onEnd: (stored) => {
-          if (request.store) kept?.store.put(stored);
-          else this.remember(stored);
+          if (store !== undefined) keepEnd(store, request, stored);
+          if (store === undefined || !request.store) this.remember(stored);
         },
       });
       for await (const event of pending.events()) await this.send(event);
@@ -169,12 +202,12 @@ class Connection {
     }
   }
 
-  private source(): ContextSource {
-    const store = this.services.responses.kept?.store;
+  private source(store: CallerStore | undefined): ContextSource {
     const own = (itemId: string) => [...this.remembered.values()].flatMap(itemsOf).find((item) => item.id === itemId);
     return {
       get: (id) => this.remembered.get(id) ?? store?.get(id),
       findItem: (itemId) => own(itemId) ?? store?.findItem(itemId),
+      conversations: store?.conversations,
     };
   }
 
@@ -203,13 +236,14 @@ class Connection {
 }
 
 /** @throws ApiError */
-function bodyOf(data: RawData, isBinary: boolean, maxDepth: number): Readonly<Record<string, unknown>> {
+function bodyOf(data: RawData, isBinary: boolean, limits: HttpLimits): Readonly<Record<string, unknown>> {
   if (isBinary) throw invalidValue('type', 'cannot be read: frames must be text');
   const bytes = Array.isArray(data) ? Buffer.concat(data) : data instanceof ArrayBuffer ? Buffer.from(data) : data;
-  const frame = parseJson(bytes, maxDepth);
+  const frame = parseJson(bytes, limits.maxJsonDepth);
   if (!isObject(frame) || frame['type'] !== 'response.create') {
     throw invalidValue('type', "must be 'response.create'");
   }
+  checkCounts(frame, limits);
   const body: Record<string, unknown> = { ...frame };
   // They mean nothing here: every answer is a stream.
   for (const name of ['type', 'stream', 'stream_options']) Reflect.deleteProperty(body, name);

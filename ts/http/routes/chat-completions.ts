@@ -107,8 +107,9 @@ function loopMaker(
 function loopChunks(event: ToolLoopEvent, machine: ChatChunkMachine, mcp: ChatMcpDeltas): ChatCompletionChunk[] {
   if (event.type === 'model' || event.type === 'function_call') return machine.push(event.event);
   if (event.type === 'finished') {
-    const { usage, timings } = event;
-    return machine.push({ type: 'finished', reason: FINISH_REASONS[event.reason], usage, timings });
+    const { usage, timings, reasoningTokens } = event;
+    const counted = reasoningTokens === undefined ? {} : { reasoningTokens };
+    return machine.push({ type: 'finished', reason: FINISH_REASONS[event.reason], usage, timings, ...counted });
   }
   const delta = mcp.take(event);
   return delta === undefined ? [] : machine.pushMcp(delta);

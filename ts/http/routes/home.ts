@@ -29,5 +29,5 @@ export const home: Route = {
 };
 
 function readable(path: string): string {
-  return path.replace(/[*:]id/, '{id}');
+  return path.replace(/[*:](\w+)/g, '{$1}');
 }

@@ -2,6 +2,7 @@
 
 import { chatCompletions } from './chat-completions.js';
 import { completions } from './completions.js';
+import { CONVERSATION_ROUTES } from './conversations.js';
 import { health } from './health.js';
 import { home } from './home.js';
 import { loadModel, reset } from './load-model.js';
@@ -34,6 +35,7 @@ export const ROUTES: readonly Route[] = [
   deleteResponse,
   cancelResponse,
   inputItems,
+  ...CONVERSATION_ROUTES,
   loadModel,
   reset,
   metrics,

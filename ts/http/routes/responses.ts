@@ -6,7 +6,6 @@ import { isTerminalEvent, type ResponseEvent } from '../../protocol/response-eve
 import {
   type DeletedResponse,
   type InputTokens,
-  type ItemList,
   type ResponseCompaction,
   type ResponseObject,
 } from '../../protocol/response-object.js';
@@ -20,15 +19,17 @@ import {
 import { compact } from '../../responses/compaction.js';
 import { resolveContext } from '../../responses/context.js';
 import { newId } from '../../responses/ids.js';
-import type { StoredResponse } from '../../responses/store.js';
+import type { BackgroundRuns } from '../../responses/background.js';
+import type { CallerStore, StoredResponse } from '../../responses/store.js';
 import { toChatRequest } from '../../responses/to-chat.js';
 import { acquireModel } from '../acquire.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
 import { ClientGoneError } from '../errors.js';
+import { integerOf, listOf, PAGE_QUERY, pageOf, queryOf, unknownAfter } from '../paging.js';
 import { reportError, sendJson } from '../respond.js';
-import { PendingResponse, PROMPT_PARAM, unfinished } from '../responses/create.js';
-import type { ResponseServices } from '../responses/services.js';
+import { loopFor, PendingResponse, PROMPT_PARAM, unfinished } from '../responses/create.js';
+import { keepEnd, type KeptResponses } from '../responses/services.js';
 import { SseStream } from '../sse.js';
 import { unixSeconds } from './common.js';
 import type { Route } from './route.js';
@@ -63,6 +64,7 @@ export const getResponse: Route = {
   answer: { json: 'Response', event: 'ResponseEvent' },
   async handle(context, { id }) {
     const { response } = stored(context, id);
+    const { background: runs, storeOf } = keptOf(context);
     const query = queryOf(context);
     if (query.get('stream') !== 'true') {
       sendJson(context, 200, response);
@@ -72,7 +74,7 @@ export const getResponse: Route = {
       throw invalidValue('stream', 'needs a response that was created with background');
     }
     const after = integerOf(query, 'starting_after', 0, Number.MAX_SAFE_INTEGER) ?? -1;
-    await streamEvents(context, keptOf(context).background.follow(id, after, context.signal));
+    await streamEvents(context, runs.follow(storeOf(context.caller), id, after, context.signal));
   },
 };
 
@@ -82,9 +84,11 @@ export const deleteResponse: Route = {
   summary: 'forget a stored response; one that still runs is cancelled',
   answer: { json: 'DeletedResponse' },
   async handle(context, { id }) {
-    const { store, background: runs } = keptOf(context);
+    const { storeOf, background: runs } = keptOf(context);
+    const store = storeOf(context.caller);
+    if (store.get(id) === undefined) throw notFound(id);
     await runs.cancel(id);
-    if (!store.delete(id)) throw notFound(id);
+    store.delete(id);
     const deleted: DeletedResponse = { id, object: 'response', deleted: true };
     sendJson(context, 200, deleted);
   },
@@ -103,38 +107,19 @@ export const cancelResponse: Route = {
   },
 };
 
-const MAX_PAGE = 100;
-const DEFAULT_PAGE = 20;
-
 export const inputItems: Route = {
   method: 'GET',
   path: `${PATH}/:id/input_items`,
   summary: 'the items that a response was asked with',
-  query: {
-    limit: { schema: { type: 'integer', minimum: 1, maximum: MAX_PAGE }, note: `${DEFAULT_PAGE} if absent` },
-    order: { schema: { enum: ['asc', 'desc'] }, note: 'desc if absent: the newest first' },
-    after: { schema: { type: 'string' }, note: 'the id of the item before the page' },
-  },
+  query: PAGE_QUERY,
   answer: { json: 'ItemList' },
   async handle(context, { id }) {
-    const query = queryOf(context);
-    const limit = integerOf(query, 'limit', 1, MAX_PAGE) ?? DEFAULT_PAGE;
-    const order = query.get('order') ?? 'desc';
-    if (order !== 'asc' && order !== 'desc') throw invalidValue('order', "must be 'asc' or 'desc'");
+    const { limit, descending, after } = pageOf(queryOf(context));
     const { input } = stored(context, id);
-    const items = order === 'asc' ? input : input.toReversed();
-    const after = query.get('after');
-    const from = after === null ? 0 : items.findIndex((item) => item.id === after) + 1;
-    if (after !== null && from === 0) throw invalidValue('after', 'names no item of this response');
-    const data = items.slice(from, from + limit);
-    const list: ItemList = {
-      object: 'list',
-      data,
-      first_id: data[0]?.id ?? null,
-      last_id: data.at(-1)?.id ?? null,
-      has_more: from + limit < items.length,
-    };
-    sendJson(context, 200, list);
+    const items = descending ? input.toReversed() : input;
+    const from = after === undefined ? 0 : items.findIndex((item) => item.id === after) + 1;
+    if (after !== undefined && from === 0) throw unknownAfter('response');
+    sendJson(context, 200, listOf(items.slice(from, from + limit + 1), limit));
   },
 };
 
@@ -148,10 +133,15 @@ export const inputTokens: Route = {
     context.promptParam = PROMPT_PARAM;
     const options = context.parseOptions(`${PATH}/input_tokens`);
     const request = parseCreateResponse(await readJson(context), options, INPUT_TOKENS_FIELDS);
-    const { items } = resolveContext(request, context.services.responses.kept?.store);
+    const { services, caller, signal } = context;
+    const asked = resolveContext(request, storeOf(context));
+    // Offers what a run would, and runs nothing.
+    await using loop = loopFor({ services, request, context: asked, caller }, undefined);
     using lease = await acquireModel(context, request.model);
     const { model } = lease;
-    const prompt = await model.applyChatTemplate(toChatRequest(request, items));
+    const first = toChatRequest(request, asked.items, { mcpName: loop?.mcpName });
+    const offered = loop === undefined ? first : await loop.offer({ request: first, items: asked.items, signal });
+    const prompt = await model.applyChatTemplate(offered);
     const ids = await model.engine.tokenize(model.info.handle, prompt, false);
     const counted: InputTokens = { object: 'response.input_tokens', input_tokens: ids.length };
     sendJson(context, 200, counted);
@@ -174,7 +164,7 @@ export const compactResponse: Route = {
       previousResponseId: fields.optional('previous_response_id', nonEmptyString),
       input: fields.optional('input', (value, path) => parseInput(value, path, options.warn)) ?? [],
     };
-    const { items } = resolveContext(request, context.services.responses.kept?.store);
+    const { items } = resolveContext(request, storeOf(context));
     const compaction: ResponseCompaction = {
       id: newId('resp'),
       object: 'response.compaction',
@@ -199,7 +189,7 @@ function pendingOf(
   onFailure?: (error: unknown) => void,
 ): PendingResponse {
   const { services, signal, id, caller } = context;
-  const store = services.responses.kept?.store;
+  const store = storeOf(context);
   return new PendingResponse({
     services,
     request,
@@ -209,7 +199,7 @@ function pendingOf(
     caller,
     // Before its end goes out: what a client has heard of is there, whatever happens to us.
     onEnd: (ended) => {
-      if (request.store && !request.background) store?.put(ended);
+      if (store !== undefined && !request.background) keepEnd(store, request, ended);
     },
     onModel: (model) => {
       context.model = model;
@@ -241,9 +231,19 @@ async function background(context: RequestContext, request: CreateResponse): Pro
   if (runs.isFull) throw tooMany();
   const named = await nameOf(context, request.model);
   const pending = pendingOf(context, { ...request, model: named });
-  const response = runs.start(pending.machine, pending.input, (signal) => pending.events(true, signal));
-  if (request.stream) await streamEvents(context, runs.follow(response.id, -1, context.signal));
+  const store = kept.storeOf(context.caller);
+  const response = await queued(runs, store, pending);
+  if (request.stream) await streamEvents(context, runs.follow(store, response.id, -1, context.signal));
   else sendJson(context, 200, response);
+}
+
+async function queued(runs: BackgroundRuns, store: CallerStore, pending: PendingResponse): Promise<ResponseObject> {
+  try {
+    return runs.start(store, pending.machine, pending.input, (signal) => pending.events(true, signal));
+  } catch (error) {
+    await pending.abandon();
+    throw error;
+  }
 }
 
 /** A model that is listed is loaded in the background; any other has to show first that it is there. */
@@ -265,7 +265,7 @@ async function streamEvents(context: RequestContext, events: AsyncIterable<Respo
   }
 }
 
-function keptOf(context: RequestContext): NonNullable<ResponseServices['kept']> {
+function keptOf(context: RequestContext): KeptResponses {
   const { kept } = context.services.responses;
   if (kept !== undefined) return kept;
   throw new ApiError({
@@ -276,9 +276,14 @@ function keptOf(context: RequestContext): NonNullable<ResponseServices['kept']> 
   });
 }
 
+/** The caller's own; undefined: nothing is stored. */
+function storeOf({ services, caller }: RequestContext): CallerStore | undefined {
+  return services.responses.kept?.storeOf(caller);
+}
+
 function stored(context: RequestContext, id: string): StoredResponse {
-  const { store, background: runs } = keptOf(context);
-  const found = store.get(id);
+  const { storeOf: own, background: runs } = keptOf(context);
+  const found = own(context.caller).get(id);
   if (found === undefined) throw notFound(id);
   const running = runs.snapshot(id);
   return running === undefined ? found : { ...found, response: running };
@@ -302,16 +307,4 @@ function tooMany(): ApiError {
     message: 'too many responses run in the background',
     headers: { 'retry-after': '5' },
   });
-}
-
-function queryOf(context: RequestContext): URLSearchParams {
-  return new URLSearchParams((context.req.url ?? '').replace(/^[^?]*\??/, ''));
-}
-
-function integerOf(query: URLSearchParams, name: string, min: number, max: number): number | undefined {
-  const text = query.get(name);
-  if (text === null) return undefined;
-  const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= min && value <= max)) throw invalidValue(name, `must be an integer from ${min} to ${max}`);
-  return value;
 }

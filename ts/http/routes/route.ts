@@ -18,8 +18,16 @@ export interface Route {
   readonly query?: Readonly<Record<string, { readonly schema: JsonSchema; readonly note: string }>>;
   /** What it answers, likewise: a JSON value, each event of a stream, plain text. Default: some JSON object. */
   readonly answer?: { readonly json?: AnswerName; readonly event?: AnswerName; readonly text?: true };
-  /** Throws what toApiError understands. `id` is the segment `:id` or, where the path ends in `*id`, its rest, decoded. */
-  handle(context: RequestContext, parameters: { readonly id: string }): Promise<void>;
+  /** Throws what toApiError understands. */
+  handle(context: RequestContext, parameters: PathParameters): Promise<void>;
+}
+
+/** Decoded; empty where the path has none. */
+export interface PathParameters {
+  /** The segment `:id` or, where the path ends in `*id`, its rest. */
+  readonly id: string;
+  /** The segment `:item`. */
+  readonly item: string;
 }
 
 /** Who may ask: anyone who reaches the server, or only who shows a key (where the server has keys). */
