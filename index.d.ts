@@ -184,6 +184,7 @@ export interface BindingLoadOptions {
   kvCacheMemory?: number
   threads?: number
   prefixCache?: boolean
+  speculation?: boolean
   noDownload?: boolean
   defaultSeed?: number
 }
@@ -241,6 +242,9 @@ export interface BindingStats {
   /** KV blocks over all cache groups. */
   freeBlocks: number
   totalBlocks: number
+  /** Tokens drafted and verified since the load, and those of them that are in answers. */
+  draftedTokens: number
+  acceptedTokens: number
 }
 
 /** A token with its log-probability. */

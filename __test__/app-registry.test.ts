@@ -273,7 +273,7 @@ describe('app: registry', () => {
         expect(refused.code).to.equal('queue_full');
         expect(refused.retryAfter).to.equal(5);
         expect(refused.message).to.equal(
-          "there is no room for 'org/b' while 'org/a' are in use: 1 may be loaded at once (--max-loaded-models)",
+          "there is no room for 'org/b' while 'org/a' is in use: 1 may be loaded at once (--max-loaded-models)",
         );
         expect(engine.loads).to.have.length(1);
         expect((await registry.list()).map(({ id }) => id)).to.deep.equal(['org/a']);
@@ -308,6 +308,29 @@ describe('app: registry', () => {
         // It was read before its size was known, and is gone again.
         expect(engine.unloaded).to.deep.equal([1, 4]);
         for (const lease of held) lease[Symbol.dispose]();
+      });
+
+      it('gives a model that would fill the budget a smaller cache, and remembers how small', async () => {
+        open(
+          { memoryBudget: 100 },
+          { model: (options) => ({ weightBytes: 60, kvBytes: Math.min(options.kvCacheMemory ?? 900, 900) }) },
+        );
+        await use('org/a', 'org/b', 'org/a');
+        expect(engine.loads.map(({ model, kvCacheMemory }) => [model, kvCacheMemory])).to.deep.equal([
+          ['org/a', undefined],
+          ['org/a', 20],
+          ['org/b', undefined],
+          ['org/b', 20],
+          ['org/a', 20],
+        ]);
+        expect(loadedIds()).to.deep.equal(['org/a']);
+      });
+
+      it('keeps to the cache that the operator chose', async () => {
+        open({ memoryBudget: 100, defaults: { kvCacheMemory: 50 } }, { model: { weightBytes: 60, kvBytes: 50 } });
+        const refused = await rejection(registry.acquire('org/a'), EngineError);
+        expect(refused.message).to.equal("'org/a' takes 1 MiB, and there are 1 MiB for models (--memory-budget)");
+        expect(engine.loads).to.have.length(1);
       });
 
       it('refuses by its files what can never fit, before anything leaves', async () => {
@@ -358,6 +381,65 @@ describe('app: registry', () => {
       expect(second.model.id).to.equal('org/a@main:q4.gguf');
       expect(await registry.find('org/a:q4.gguf')).to.include({ state: 'ready' });
       expect(engine.loads).to.have.length(1);
+    });
+
+    it('loads the only file of a repository once, whichever name comes first', async () => {
+      const listCached = () => Promise.resolve([{ id: 'org/a:q4.gguf', path: '/a', bytes: 1, modified: 7 }]);
+      for (const [first, second] of [
+        ['org/a', 'org/a:q4.gguf'],
+        ['org/a:q4.gguf', 'org/a'],
+        ['org/a@main:q4.gguf', 'org/a@main'],
+      ] as const) {
+        open({ listCached }, { model: { id: 'org/a:q4.gguf' } });
+        const leases = await Promise.all([registry.acquire(first), registry.acquire(second)]);
+        expect(engine.loads, first).to.have.length(1);
+        expect(leases.map(({ model }) => [model.id, model.info.handle])).to.deep.equal([
+          [first, 1],
+          [second, 1],
+        ]);
+        expect(await registry.list()).to.have.length(1);
+        expect(await registry.find('org/a')).to.include({ id: 'org/a', state: 'ready' });
+        for (const lease of leases) lease[Symbol.dispose]();
+        await registry.close();
+      }
+    });
+
+    it('leaves it to the engine what a repository with several files means', async () => {
+      const cached = (id: string) => ({ id, path: `/${id}`, bytes: 1, modified: 7 });
+      for (const others of [['org/a:q4.gguf', 'org/a:q8.gguf'], ['org/a', 'org/a:q4.gguf'], ['org/ab:q4.gguf']]) {
+        open({ listCached: () => Promise.resolve(others.map(cached)) });
+        using lease = await registry.acquire('org/a');
+        expect(lease.model.id).to.equal('org/a');
+        expect(engine.loads).to.deep.equal([{ model: 'org/a', hubOnly: true }]);
+        await registry.close();
+      }
+    });
+
+    it('keeps one of two that turn out to be the same after a download', async () => {
+      const gates = new Map([
+        ['org/a', gate()],
+        ['org/a:q4.gguf', gate()],
+      ]);
+      open(
+        { listCached: () => Promise.resolve([]) },
+        {
+          model: { id: 'org/a:q4.gguf' },
+          onLoad: async ({ model }) => gates.get(model)?.opened,
+        },
+      );
+      const both = Promise.all([registry.acquire('org/a:q4.gguf'), registry.acquire('org/a')]);
+      await settle();
+      expect(engine.loads).to.have.length(2);
+      for (const each of gates.values()) each.open();
+      const [first, second] = await both;
+      expect(second.model.info.handle).to.equal(first.model.info.handle);
+      expect([first.model.id, second.model.id]).to.deep.equal(['org/a:q4.gguf', 'org/a']);
+      expect(engine.unloaded).to.have.length(1);
+      expect(registry.loaded().map(({ leases }) => leases)).to.deep.equal([2]);
+      // The name is known from now on.
+      using third = await registry.acquire('org/a');
+      expect(third.model.info.handle).to.equal(first.model.info.handle);
+      expect(engine.loads).to.have.length(2);
     });
 
     it('unloads everything when it is closed', async () => {

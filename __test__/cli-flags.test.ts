@@ -9,7 +9,7 @@ import { expect } from 'chai';
 import { printable, formatBytes, formatCount } from '../ts/cli/format.js';
 import { ProgressLine } from '../ts/cli/progress.js';
 import { curlLine, describeModel, serverUrl } from '../ts/cli/serve-report.js';
-import { byteSize, collectList, decimal, wholeNumber } from '../ts/cli/values.js';
+import { byteSize, collectList, collectOrigins, decimal, wholeNumber } from '../ts/cli/values.js';
 import type { LoadedModel } from '../ts/engine/types.js';
 import { runCli } from './helpers/cli.js';
 
@@ -50,6 +50,8 @@ describe('command line', () => {
       [['serve', '--kv-cache-memory', 'lots'], /^tsserve: .*a size like 512M or 2G\.\n$/],
       [['serve', '--reasoning', 'yes'], /^tsserve: .*Allowed choices are auto, on, off\.\n$/],
       [['serve', '--chat-template-kwargs', '[]'], /^tsserve: .*It must be a JSON object like .*\n$/],
+      [['serve', '--api-key', ' '], /^tsserve: .*It must not be empty\.\n$/],
+      [['serve', '--allowed-origins', 'https://a.example/x'], /^tsserve: .*origins like https:\/\/app\.example, .*\n$/],
       [['serve', 'a', 'b'], /^tsserve: too many arguments .*\n$/],
       [['serve', '--served-model-name', 'x'], /^tsserve: --served-model-name names a MODEL.*\n$/],
       [['sreve'], /^tsserve: unknown command 'sreve' \(Did you mean serve\?\)\n$/],
@@ -68,7 +70,7 @@ describe('command line', () => {
     expect(code).to.equal(0);
     const flags =
       '--host --port --device --dtype --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --threads ' +
-      '--served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
+      '--speculation --served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
     for (const flag of flags.split(' ')) expect(stdout).to.include(flag);
     expect((await runCli(['--version'])).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
   });
@@ -94,6 +96,8 @@ describe('command line', () => {
       await writeFile(join(folder, 'empty'), '# nothing\n\n');
       const noKey = await runCli(['serve', '--api-key-file', join(folder, 'empty')]);
       expect(noKey.stderr).to.match(/^tsserve: the key file .* holds no key\n$/);
+      const blank = await runCli(['serve', '--port', '0'], '', { TSSERVE_API_KEY: ' ' });
+      expect(blank.stderr).to.equal('tsserve: TSSERVE_API_KEY holds a blank key\n');
       const noServers = await runCli(['serve', '--mcp-config', join(folder, 'none')]);
       expect(noServers.stderr).to.match(/^tsserve: the MCP file .* cannot be read \(ENOENT\)\n$/);
       const badServers = await runCli(['serve', '--mcp-config', join(folder, 'empty')]);
@@ -126,6 +130,11 @@ describe('values and figures', () => {
     for (const wrong of ['', ' ', 'x', '2.1', 'Infinity']) expect(() => decimal(0, 2)(wrong), wrong).to.throw();
     expect(collectList('a, b', ['c'])).to.deep.equal(['c', 'a', 'b']);
     expect(() => collectList('a,,b', undefined)).to.throw();
+    const origins = ['https://a.example', 'http://b:3000', 'app://.', 'null', '*'];
+    expect(collectOrigins(origins.join(','), undefined)).to.deep.equal(origins);
+    for (const wrong of ['a.example', 'https://a.example/', 'https://', 'https://a b']) {
+      expect(() => collectOrigins(wrong, undefined), wrong).to.throw();
+    }
   });
 
   it('writes figures for people', () => {

@@ -203,6 +203,14 @@ describe('Host and Origin, without a key', () => {
     [{ host: 'localhost', origin: 'https://evil.example' }, 'origin_not_allowed'],
     [{ host: 'localhost', origin: 'http://localhost.evil.example' }, 'origin_not_allowed'],
     [{ host: 'localhost', origin: 'null' }, 'origin_not_allowed'],
+    [{ host: 'localhost', origin: 'null', 'content-type': 'text/plain' }, 'origin_not_allowed'],
+    [{ host: 'localhost', origin: 'null', 'access-control-request-headers': 'authorization' }, 'origin_not_allowed'],
+    [{ host: 'localhost', origin: 'null', authorization: 'x', 'sec-fetch-site': 'cross-site' }, 'origin_not_allowed'],
+    [{ host: 'evil.example', origin: 'null', authorization: 'x' }, 'host_not_allowed'],
+    [{ host: 'localhost', origin: 'null', authorization: 'Bearer any' }, undefined],
+    [{ host: 'localhost', origin: 'null', 'x-api-key': 'any' }, undefined],
+    [{ host: 'localhost', origin: 'null', 'content-type': 'application/json' }, undefined],
+    [{ host: 'localhost', origin: 'https://evil.example', authorization: 'x' }, 'origin_not_allowed'],
     [{ host: 'localhost', origin: 'file://' }, 'origin_not_allowed'],
   ];
   let app: ScriptedApp;
@@ -246,10 +254,17 @@ describe('CORS', () => {
   const simple = { path: '/v1/models', headers: { origin: 'https://page.example' } };
 
   it('is off by default', async () => {
-    await using app = await ScriptedApp.start(MODELS, { allowedOrigins: ['*'] });
+    await using app = await ScriptedApp.start(MODELS, { apiKeys: ['k'] });
     for (const call of [preflight, simple]) {
-      expect((await app.call(call)).headers).not.to.have.property('access-control-allow-origin');
+      const headers = { ...call.headers, authorization: 'Bearer k' };
+      expect((await app.call({ ...call, headers })).headers).not.to.have.property('access-control-allow-origin');
     }
+  });
+
+  it('is on for allowed origins', async () => {
+    await using app = await ScriptedApp.start(MODELS, { allowedOrigins: ['https://page.example'] });
+    const allowed = { 'access-control-allow-origin': 'https://page.example', vary: 'Origin' };
+    for (const call of [preflight, simple]) expect((await app.call(call)).headers).to.include(allowed);
   });
 
   it('answers preflights without a key', async () => {

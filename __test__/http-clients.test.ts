@@ -2,13 +2,14 @@ import { readdir, readFile } from 'node:fs/promises';
 
 import { expect } from 'chai';
 
+import type { ChatRequest } from '../ts/chat/types.js';
 import { content, finished, started } from './helpers/scripted-events.js';
 import { dataOf, parseEvents, ScriptedApp } from './helpers/scripted-app.js';
 
 /** One file of clients/: what a client sends, and to what kind of server. A new case is a new file. */
 interface ClientCase {
   readonly client: string;
-  /** 'captured' from the client itself, or where it is from. */
+  /** Captured from the client itself, read from its source, or written from its description. */
   readonly origin: string;
   readonly server: {
     /** It wants 'test-key'. */
@@ -17,6 +18,7 @@ interface ClientCase {
     /** It serves one model. */
     readonly pinned?: boolean;
     readonly allowedHosts?: readonly string[];
+    readonly allowedOrigins?: readonly string[];
   };
   readonly requests: readonly {
     readonly note?: string;
@@ -29,6 +31,8 @@ interface ClientCase {
       readonly stream?: boolean;
       /** The stream's last chunk has the usage. */
       readonly usage?: boolean;
+      /** The answer is held to a JSON schema. */
+      readonly schema?: boolean;
       /** Fields of the message that must not be null. */
       readonly noNulls?: readonly string[];
       readonly headers?: Readonly<Record<string, string>>;
@@ -37,7 +41,16 @@ interface ClientCase {
 }
 
 const folder = new URL('./clients/', import.meta.url);
-const MODELS = [{ id: 'org/model', chat: () => [started, content('Hi'), content(' there'), finished()] }];
+const asked: ChatRequest[] = [];
+const MODELS = [
+  {
+    id: 'org/model',
+    chat: (request: ChatRequest) => {
+      asked.push(request);
+      return [started, content('Hi'), content(' there'), finished()];
+    },
+  },
+];
 const cases: ClientCase[] = await Promise.all(
   (await readdir(folder))
     .sort()
@@ -53,6 +66,7 @@ describe('requests as clients send them', () => {
             ...(server.key === true ? { apiKeys: ['test-key'] } : {}),
             ...(server.pinned === true ? { pinned: 'org/model' } : {}),
             ...(server.allowedHosts === undefined ? {} : { allowedHosts: server.allowedHosts }),
+            ...(server.allowedOrigins === undefined ? {} : { allowedOrigins: server.allowedOrigins }),
             cors: server.cors ?? false,
           });
           const answer = await app.call({
@@ -66,6 +80,7 @@ describe('requests as clients send them', () => {
           // No client's headers make an answer that its bytes are not: none is compressed.
           expect(answer.headers).not.to.have.property('content-encoding');
           if (expected.status !== 200 || method !== 'POST') return;
+          expect(asked.pop()?.responseFormat?.type).to.equal(expected.schema === true ? 'json_schema' : undefined);
           if (expected.stream !== true) {
             const [{ message }] = answer.json.choices;
             expect(message.content).to.equal('Hi there');
@@ -75,6 +90,13 @@ describe('requests as clients send them', () => {
           expect(answer.headers['content-type']).to.match(/^text\/event-stream/);
           const events = dataOf(parseEvents([Buffer.from(answer.text)])) as any[];
           expect(events.pop()).to.equal('[DONE]');
+          if (path === '/v1/responses') {
+            const { type, response } = events.at(-1);
+            expect([type, response.output.at(-1).content[0].text]).to.deep.equal(['response.completed', 'Hi there']);
+            return;
+          }
+          // Who did not ask for the usage reads choices[0] of every chunk without looking.
+          if (expected.usage !== true) for (const event of events) expect(event.choices).to.have.length(1);
           const text = events.map((event) => event.choices[0]?.delta.content ?? '').join('');
           expect(text).to.equal('Hi there');
           expect(events.at(-1).usage !== undefined, 'usage').to.equal(expected.usage === true);

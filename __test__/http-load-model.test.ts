@@ -79,6 +79,8 @@ describe('POST /load_model', () => {
 
   it('refuses a body that is none, as every route does', async () => {
     await using app = await ScriptedApp.start([{ id: 'org/one' }]);
+    const unnamed = await app.post(PATH, {});
+    expect([unnamed.status, unnamed.json.error.code]).to.deep.equal([400, 'missing_required_parameter']);
     expect((await app.post(PATH, { model: 7 })).json.error).to.include({ code: 'invalid_type', param: 'model' });
     expect((await app.post(PATH, '[')).status).to.equal(400);
   });

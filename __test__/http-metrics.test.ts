@@ -119,7 +119,8 @@ describe('GET /metrics', () => {
   it('shows what the models do at the time of asking', async () => {
     await using app = await ScriptedApp.start(MODELS);
     const { served } = app.registry.first;
-    const stats = { running: 2, waiting: 1, freeBlocks: 25, totalBlocks: 100 };
+    const drafts = { draftedTokens: 40, acceptedTokens: 30 };
+    const stats = { running: 2, waiting: 1, freeBlocks: 25, totalBlocks: 100, ...drafts };
     app.registry.loaded = () => [{ info: { ...served.info, weightBytes: 7, kvBytes: 3 }, stats, leases: 3 }];
     const value = await scrape(app);
     const model = { model: 'org/one' };
@@ -128,6 +129,8 @@ describe('GET /metrics', () => {
     expect(value('tsserve_sequences_running', model)).to.equal(2);
     expect(value('tsserve_sequences_waiting', model)).to.equal(1);
     expect(value('tsserve_kv_use_ratio', model)).to.equal(0.75);
+    expect(value('tsserve_drafted_tokens_total', model)).to.equal(40);
+    expect(value('tsserve_accepted_tokens_total', model)).to.equal(30);
     app.registry.loaded = () => [];
     expect((await scrape(app))('tsserve_model_loaded', model)).to.equal(undefined);
   });

@@ -197,6 +197,9 @@ describe('a chat completion request', () => {
     const format = (response_format: unknown): unknown => parseFields({ response_format }).request.responseFormat;
     expect(format({ type: 'text' })).to.deep.equal({ type: 'text' });
     expect(format({ type: 'json_object' })).to.deep.equal({ type: 'json_object' });
+    const schemaOnly = { type: 'json_schema', name: 'response', schema: { type: 'object' }, strict: true };
+    expect(format({ type: 'json_object', value: { type: 'object' } })).to.deep.equal(schemaOnly);
+    expect(format({ type: 'json_object', schema: { type: 'object' } })).to.deep.equal(schemaOnly);
     const schema = { type: 'object' };
     expect(format({ type: 'json_schema', json_schema: { name: 'n', schema, strict: true } })).to.deep.equal({
       type: 'json_schema',

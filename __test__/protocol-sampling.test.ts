@@ -208,6 +208,7 @@ describe('the grammar of a completion request', () => {
     [{ structured_outputs: { json_object: false } }, undefined],
     [{ response_format: { type: 'text' } }, undefined],
     [{ response_format: { type: 'json_object' } }, { type: 'json_object' }],
+    [{ response_format: { type: 'json_object', value: schema } }, { type: 'json_schema', schema }],
     [{ response_format: { type: 'json_schema', json_schema: { name: 'x', schema } } }, { type: 'json_schema', schema }],
   ];
   for (const [fields, grammar] of cases) {

@@ -1,6 +1,7 @@
 """What Python's clients do with a running server: `check_python_clients.py URL`. Prints each step; fails on the first wrong one."""
 
 import asyncio
+import json
 import os
 import sys
 
@@ -47,6 +48,20 @@ def with_openai() -> str:
     text = client.completions.create(model=model, prompt="The capital of France is", **SHORT).choices[0].text
     step("completes", "Paris" in text, text)
 
+    events = list(
+        client.responses.create(
+            model=model, input="Say hello.", instructions="Be brief.", metadata={"run": "1"}, stream=True, max_output_tokens=16
+        )
+    )
+    streamed = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    last = events[-1].response
+    step("streams a response", streamed != "" and last.output_text == streamed and last.metadata == {"run": "1"}, last)
+    step("numbers its events", [event.sequence_number for event in events] == list(range(len(events))), events)
+    step("gets it again", client.responses.retrieve(last.id).output_text == streamed, last)
+    with client.responses.stream(model=model, input="Say hello.", previous_response_id=last.id, max_output_tokens=16) as stream:
+        final = stream.until_done().get_final_response()
+    step("goes on from it", final.previous_response_id == last.id and final.usage.input_tokens > last.usage.input_tokens, final)
+
     raw = client.chat.completions.with_raw_response.create(model=model, messages=QUESTION, **SHORT)
     step("sees the request's id", bool(raw.headers.get("x-request-id")), raw.headers)
 
@@ -69,24 +84,30 @@ def with_openai() -> str:
 
 
 async def with_async_openai(model: str) -> None:
-    client = openai.AsyncOpenAI(base_url=f"{ROOT}/v1", api_key=KEY, max_retries=0)
-    answers = await asyncio.gather(*(client.chat.completions.create(model=model, messages=QUESTION, **SHORT) for _ in range(8)))
+    async with openai.AsyncOpenAI(base_url=f"{ROOT}/v1", api_key=KEY, max_retries=0) as client:
+        ask = client.chat.completions.create
+        answers = await asyncio.gather(*(ask(model=model, messages=QUESTION, **SHORT) for _ in range(8)))
     step("eight at once get the same answer", len({a.choices[0].message.content for a in answers}) == 1, answers)
 
 
 async def with_huggingface_hub(model: str) -> None:
     print(f"huggingface_hub {huggingface_hub.__version__}")
+    schema = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "date", "schema": schema, "strict": True}}
     for base in (ROOT, f"{ROOT}/v1"):
-        client = huggingface_hub.AsyncInferenceClient(base, token=KEY)
-        answer = await client.chat_completion(QUESTION, **SHORT)
-        step(f"chats without naming a model at {base.removeprefix(ROOT) or 'the root'}", "Paris" in answer.choices[0].message.content, answer)
-        text = ""
-        async for chunk in await client.chat_completion(QUESTION, model=None, stream=True, **SHORT):
-            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
-        step("streams the same", text == answer.choices[0].message.content, text)
-    client = huggingface_hub.AsyncInferenceClient(base_url=f"{ROOT}/v1", api_key=KEY)
-    answer = await client.chat.completions.create(model=model, messages=QUESTION, **SHORT)
-    step("chats as openai's client does", "Paris" in answer.choices[0].message.content, answer)
+        async with huggingface_hub.AsyncInferenceClient(base, token=KEY) as client:
+            answer = await client.chat_completion(QUESTION, **SHORT)
+            where = base.removeprefix(ROOT) or "the root"
+            step(f"chats without naming a model at {where}", "Paris" in answer.choices[0].message.content, answer)
+            text = ""
+            async for chunk in await client.chat_completion(QUESTION, model=None, stream=True, **SHORT):
+                text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            step("streams the same", text == answer.choices[0].message.content, text)
+            answer = await client.chat_completion(QUESTION, response_format=form, max_tokens=64, temperature=0)
+            step("is answered in a schema's form", list(json.loads(answer.choices[0].message.content)) == ["year"], answer)
+    async with huggingface_hub.AsyncInferenceClient(base_url=f"{ROOT}/v1", api_key=KEY) as client:
+        answer = await client.chat.completions.create(model=model, messages=QUESTION, **SHORT)
+        step("chats as openai's client does", "Paris" in answer.choices[0].message.content, answer)
 
 
 asyncio.run(with_async_openai(served := with_openai()))

@@ -29,7 +29,7 @@ export interface ScriptedEngineOptions {
     signal?: AbortSignal,
   ) => void | Promise<void>;
   /** What a load answers, beside the handle. */
-  readonly model?: Partial<LoadedModel>;
+  readonly model?: Partial<LoadedModel> | ((options: LoadOptions) => Partial<LoadedModel>);
   readonly cached?: readonly CachedModel[];
   /** Tokens ahead of the reader. */
   readonly credit?: number;
@@ -95,7 +95,9 @@ export class ScriptedEngine implements Engine {
     this.loads.push(options);
     await this.options.onLoad?.(options, (progress) => onProgress?.(progress), signal);
     if (signal?.aborted === true) throw new EngineError('cancelled', 'the load was cancelled');
-    return scriptedModel({ id: options.model, ...this.options.model, handle: this.#nextHandle++ });
+    const { model } = this.options;
+    const facts = typeof model === 'function' ? model(options) : model;
+    return scriptedModel({ id: options.model, ...facts, handle: this.#nextHandle++ });
   }
 
   async unload(handle: number): Promise<void> {
@@ -156,7 +158,8 @@ export class ScriptedEngine implements Engine {
   }
 
   stats(): ModelStats {
-    return { running: this.running, waiting: 0, freeBlocks: 100, totalBlocks: 100 };
+    const blocks = { freeBlocks: 100, totalBlocks: 100 };
+    return { running: this.running, waiting: 0, ...blocks, draftedTokens: 0, acceptedTokens: 0 };
   }
 
   async listCached(): Promise<readonly CachedModel[]> {

@@ -232,7 +232,7 @@ class ScriptedEngine implements Engine {
   load = unexpected;
   unload = unexpected;
   listCached = unexpected;
-  stats = () => ({ running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0 });
+  stats = () => ({ running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0, draftedTokens: 0, acceptedTokens: 0 });
   close = unexpected;
 }
 

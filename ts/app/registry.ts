@@ -13,7 +13,7 @@ import {
   type ModelStats,
 } from '../engine/types.js';
 import { canonicalId, displayName, namesOf, ownerOf, requireRepositoryId } from './model-names.js';
-import { defaultMemoryBudget, planRoom, type Occupant, type RoomLimits } from './room.js';
+import { cacheWithin, defaultMemoryBudget, planRoom, type Occupant, type RoomLimits } from './room.js';
 import { SharedLoad } from './shared-load.js';
 import type { ListedModel, ModelLease, ModelRegistry, ModelStatus, ServedModel } from './types.js';
 
@@ -56,7 +56,7 @@ export function createRegistry(options: RegistryOptions): ModelRegistry {
 /** A model on its way in, loaded, or in use. */
 interface Entry {
   readonly key: string;
-  readonly options: LoadOptions;
+  options: LoadOptions;
   readonly load: SharedLoad;
   loaded?: LoadedModel;
   /** Unix seconds of the load. */
@@ -66,6 +66,10 @@ interface Entry {
   lastUsed: number;
   /** Bytes it takes, once room was made for it; before the load is done what its files tell. */
   bytes: number | undefined;
+  /** What the engine says it is, as soon as it says so. */
+  canonical?: string;
+  /** It turned out to be a model that is loaded already: whoever waits for it shall have that one. */
+  isTwin?: boolean;
   idle?: NodeJS.Timeout;
 }
 
@@ -78,6 +82,10 @@ class Registry implements ModelRegistry {
   readonly #entries = new Map<string, Entry>();
   /** Models on their way out by key: the same one is not loaded again before its memory is free. */
   readonly #leaving = new Map<string, Promise<unknown>>();
+  /** What ids without a file turned out to mean, by key. */
+  readonly #meant = new Map<string, string>();
+  /** KV caches of models whose default is more than the budget holds, by key, bytes. */
+  readonly #caches = new Map<string, number>();
   readonly #limits: RoomLimits;
   /** Room is made for one model after the other: each sees what the one before has taken. */
   #makingRoom: Promise<unknown> = Promise.resolve();
@@ -93,11 +101,14 @@ class Registry implements ModelRegistry {
 
   async acquire(id: string | undefined, { signal, onProgress }: AcquireOptions = {}): Promise<ModelLease> {
     for (;;) {
+      // Most ids are clear at once, and then the load begins at once.
+      const meant = this.#keyOf(id);
+      const key = typeof meant === 'string' ? meant : await meant;
       if (this.#closed) throw new EngineError('closed', 'the server is shutting down');
       if (isAborted(signal)) {
         throw new EngineError('cancelled', 'the wait for the model was aborted', undefined, { cause: signal?.reason });
       }
-      const entry = this.#entry(id);
+      const entry = this.#entry(id, key);
       // Held from now on, so that it is not unloaded between the load's end and the lease.
       entry.leases += 1;
       entry.lastUsed = ++this.#uses;
@@ -109,6 +120,7 @@ class Registry implements ModelRegistry {
         return this.#lease(entry, this.#serve(entry, id, info));
       } catch (error) {
         this.#release(entry);
+        if (entry.isTwin === true) continue;
         // Somebody else's abort ended the load just as this call joined it: start over.
         const foreign = error instanceof EngineError && error.code === 'cancelled' && !isAborted(signal);
         if (!foreign || !entry.load.aborted) throw error;
@@ -123,7 +135,7 @@ class Registry implements ModelRegistry {
     const cached = await this.#cached();
     const listed = new Map(cached.map((model) => [canonicalId(model.id), this.#listCached(model)]));
     for (const entry of this.#entries.values()) {
-      if (!listed.has(entry.key)) listed.set(entry.key, listEntry(entry, entry.key));
+      if (!listed.has(entry.canonical ?? entry.key)) listed.set(entry.key, listEntry(entry, entry.key));
     }
     return [...listed.values()];
   }
@@ -131,9 +143,10 @@ class Registry implements ModelRegistry {
   async find(id: string): Promise<ListedModel | undefined> {
     const { pinned } = this.#options;
     if (pinned) return this.#isPinned(pinned, id) ? { ...this.#listPinned(pinned), id } : undefined;
-    const entry = this.#entries.get(canonicalId(id)) ?? this.#loadedAs(canonicalId(id));
+    const key = await this.#keyOf(id);
+    const entry = this.#entries.get(key) ?? this.#loadedAs(key);
     if (entry) return listEntry(entry, id);
-    const cached = (await this.#cached()).find((model) => canonicalId(model.id) === canonicalId(id));
+    const cached = (await this.#cached()).find((model) => canonicalId(model.id) === key);
     return cached && { ...this.#listCached(cached), id };
   }
 
@@ -167,8 +180,25 @@ class Registry implements ModelRegistry {
     if (!this.#options.templates) await this.#templates.close();
   }
 
+  /**
+   * What an id means, as far as the cache tells: a repository that is there with nothing but one `.gguf` is that file.
+   * The engine would find the same; to know it before the load is to load it once.
+   */
+  #keyOf(id: string | undefined): string | Promise<string> {
+    if (id === undefined || this.#options.pinned) return '';
+    const key = canonicalId(id);
+    if (key.includes(':') || this.#entries.has(key) || this.#loadedAs(key)) return key;
+    const choose = (cached: readonly CachedModel[]): string => {
+      const ids = cached.map((model) => canonicalId(model.id));
+      const files = ids.filter((other) => other.startsWith(`${key}:`));
+      return files.length === 1 && !ids.includes(key) ? (files[0] ?? key) : key;
+    };
+    // The load says what is wrong with the cache.
+    return this.#cached().then(choose, () => key);
+  }
+
   /** The entry for an id, loading it if there is none. Throws if the id is not served. */
-  #entry(id: string | undefined): Entry {
+  #entry(id: string | undefined, key: string): Entry {
     const { pinned, defaults } = this.#options;
     if (pinned) {
       if (id === undefined || this.#isPinned(pinned, id))
@@ -181,7 +211,6 @@ class Registry implements ModelRegistry {
       );
     }
     if (id === undefined) throw new EngineError('invalid_request', 'model is required: no model is pinned', 'model');
-    const key = canonicalId(id);
     const entry = this.#entries.get(key) ?? this.#loadedAs(key);
     if (entry) return entry;
     requireRepositoryId(id);
@@ -195,10 +224,11 @@ class Registry implements ModelRegistry {
       if (!this.#options.pinned) await this.#makeRoom(entry, await this.#fileBytes(key));
       if (isAborted(signal)) throw new EngineError('cancelled', 'the load was aborted');
       logger?.info(`loading ${options.model}`);
-      const loaded = await this.#load(entry, onProgress, signal);
+      const loaded = await this.#loadWithinBudget(entry, onProgress, signal);
       try {
         // Aborted too late for the engine to notice.
         if (isAborted(signal)) throw new EngineError('cancelled', 'the load was aborted');
+        this.#refuseTwin(entry, canonicalId(loaded.id));
         if (!this.#options.pinned) await this.#makeRoom(entry, loaded.weightBytes + loaded.kvBytes);
         return loaded;
       } catch (error) {
@@ -221,10 +251,42 @@ class Registry implements ModelRegistry {
       (error: unknown) => {
         // Not remembered: the next request tries again.
         this.#remove(entry);
+        if (entry.isTwin === true) return;
         logger?.warn(`${options.model} was not loaded: ${error instanceof Error ? error.message : String(error)}`);
       },
     );
     return entry;
+  }
+
+  /**
+   * Two names that were asked for before anything was in the cache can turn out to be one model. Throws EngineError
+   * `cancelled` for the one that comes second; whoever waits for it asks again and finds the first.
+   */
+  #refuseTwin(entry: Entry, canonical: string): void {
+    this.#meant.set(entry.key, canonical);
+    entry.canonical = canonical;
+    entry.isTwin = [...this.#entries.values()].some((other) => other !== entry && other.canonical === canonical);
+    if (entry.isTwin) throw new EngineError('cancelled', `'${entry.key}' is loaded as '${canonical}'`);
+  }
+
+  /** The engine lays a cache out for the machine. Where the budget is less than that, it is done again with a share of it. */
+  async #loadWithinBudget(
+    entry: Entry,
+    onProgress: (progress: LoadProgress) => void,
+    signal: AbortSignal,
+  ): Promise<LoadedModel> {
+    const { pinned, engine } = this.#options;
+    const known = this.#caches.get(entry.key);
+    if (known !== undefined) entry.options = { ...entry.options, kvCacheMemory: known };
+    const loaded = await this.#load(entry, onProgress, signal);
+    const { weightBytes, kvBytes } = loaded;
+    const cache = cacheWithin(this.#limits.maxBytes, weightBytes);
+    const fits = weightBytes + kvBytes <= this.#limits.maxBytes;
+    if (pinned || fits || entry.options.kvCacheMemory !== undefined || cache <= 0) return loaded;
+    await engine.unload(loaded.handle);
+    this.#caches.set(entry.key, cache);
+    entry.options = { ...entry.options, kvCacheMemory: cache };
+    return this.#load(entry, onProgress, signal);
   }
 
   /** The engine knows best what is free: what it has no memory for is tried again with one idle model less. */
@@ -254,7 +316,7 @@ class Registry implements ModelRegistry {
         bytes,
         this.#limits,
       );
-      if (!plan.fits) throw this.#noRoom(entry.key, plan.limit, plan.busy);
+      if (!plan.fits) throw this.#noRoom(entry.key, bytes, plan.limit, plan.busy);
       entry.bytes = bytes;
       for (const other of others) {
         if (plan.evict.includes(other.key)) this.#unload(other, `${entry.key} needs its place`);
@@ -265,16 +327,23 @@ class Registry implements ModelRegistry {
     await turn;
   }
 
-  #noRoom(key: string, limit: 'models' | 'memory' | 'never', busy: readonly string[]): EngineError {
+  #noRoom(key: string, bytes: number, limit: 'models' | 'memory' | 'never', busy: readonly string[]): EngineError {
     const { maxModels, maxBytes } = this.#limits;
-    const budget = `${Math.round(maxBytes / 2 ** 20)} MiB for models (--memory-budget)`;
-    if (limit === 'never') return new EngineError('model_too_large', `'${key}' is larger than the ${budget}`, 'model');
+    const budget = `${mebibytes(maxBytes)} for models (--memory-budget)`;
+    if (limit === 'never') {
+      return new EngineError('model_too_large', `'${key}' takes ${mebibytes(bytes)}, and there are ${budget}`, 'model');
+    }
     const rule =
       limit === 'models' ? `${maxModels} may be loaded at once (--max-loaded-models)` : `there are ${budget}`;
     const names = busy.map((name) => `'${name}'`).join(', ');
-    return new EngineError('queue_full', `there is no room for '${key}' while ${names} are in use: ${rule}`, 'model', {
-      retryAfter: RETRY_AFTER_NO_ROOM,
-    });
+    return new EngineError(
+      'queue_full',
+      `there is no room for '${key}' while ${names} ${busy.length === 1 ? 'is' : 'are'} in use: ${rule}`,
+      'model',
+      {
+        retryAfter: RETRY_AFTER_NO_ROOM,
+      },
+    );
   }
 
   #occupant(entry: Entry): Occupant {
@@ -305,7 +374,8 @@ class Registry implements ModelRegistry {
 
   /** A model that was asked for by another name and turned out to be this one. */
   #loadedAs(key: string): Entry | undefined {
-    return [...this.#entries.values()].find(({ loaded }) => loaded !== undefined && canonicalId(loaded.id) === key);
+    const meant = this.#meant.get(key) ?? key;
+    return [...this.#entries.values()].find(({ canonical, isTwin }) => canonical === meant && isTwin !== true);
   }
 
   #serve(entry: Entry, asked: string | undefined, info: LoadedModel): ServedModel {
@@ -404,7 +474,7 @@ class Registry implements ModelRegistry {
   }
 
   #listCached(model: CachedModel): ListedModel {
-    const entry = this.#entries.get(canonicalId(model.id));
+    const entry = this.#entries.get(canonicalId(model.id)) ?? this.#loadedAs(canonicalId(model.id));
     const listed = { id: model.id, created: model.modified, ownedBy: ownerOf(model.id) };
     return entry ? { ...listEntry(entry, model.id), ...listed } : { ...listed, state: 'available' };
   }
@@ -419,6 +489,10 @@ function listEntry(entry: Entry, id: string): ListedModel {
   const { loaded } = entry;
   const listed = { id, created: entry.created, ownedBy: ownerOf(entry.options.model) };
   return loaded ? { ...listed, state: 'ready', contextLength: loaded.maxModelLen } : { ...listed, state: 'loading' };
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.ceil(bytes / 2 ** 20)} MiB`;
 }
 
 /** A function, so that a check before a wait does not count as one after it. */

@@ -43,6 +43,14 @@ export function planRoom(occupants: readonly Occupant[], neededBytes: number, li
   return { fits: true, evict };
 }
 
+/** Share of what the weights leave of a budget that one model's KV cache may take: another model may want the rest. */
+const CACHE_SHARE = 0.5;
+
+/** Bytes for the KV cache of a model whose default would exceed the budget; 0 or less if its weights alone do. */
+export function cacheWithin(budget: number, weightBytes: number): number {
+  return Math.floor((budget - weightBytes) * CACHE_SHARE);
+}
+
 /** Share of the machine's memory that models may fill unless the operator says otherwise. */
 const MEMORY_SHARE = 0.8;
 

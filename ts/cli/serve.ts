@@ -23,7 +23,7 @@ import { openMcpServers } from './mcp-servers.js';
 import { ProgressLine } from './progress.js';
 import { type OpenResponses, openResponses } from './responses-file.js';
 import { curlLine, describeModel, serverUrl } from './serve-report.js';
-import { byteSize, collect, collectList, decimal, jsonObject, wholeNumber } from './values.js';
+import { byteSize, collect, collectList, collectOrigins, decimal, jsonObject, wholeNumber } from './values.js';
 
 interface ServeFlags {
   readonly host: string;
@@ -35,6 +35,7 @@ interface ServeFlags {
   readonly maxBatchTokens?: number;
   readonly kvCacheMemory?: number;
   readonly threads?: number;
+  readonly speculation: 'on' | 'off';
   readonly servedModelName?: string;
   readonly defaultSeed?: number;
   readonly reasoning: 'auto' | 'on' | 'off';
@@ -80,7 +81,7 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--allow-unauthenticated', 'serve other machines without a key')
     .option('--enable-cors', 'let web pages of any origin call the API')
     .option('--allowed-hosts <list>', 'further Host names to answer to', collectList)
-    .option('--allowed-origins <list>', 'web origins that may call the API', collectList)
+    .option('--allowed-origins <list>', 'web origins that may call the API', collectOrigins)
     .option('--drain-timeout <seconds>', 'time that a TERM signal gives to running answers', decimal(0, 86_400), 30)
     .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
     .option('--responses-store <where>', 'a file, memory, or off (default: a file in the folder of your data)')
@@ -108,6 +109,7 @@ export function addServeCommand(program: Command, version: string): void {
       byteSize,
     )
     .option('--threads <n>', 'compute threads (default: the cores this process may use)', wholeNumber(1, 1024))
+    .addOption(choice('--speculation <mode>', 'verify drafted tokens; answers stay the same', ['on', 'off'], 'on'))
     .option('--served-model-name <name>', 'name that the model answers to')
     .option('--default-seed <n>', 'seed for requests without one', wholeNumber(0))
     .addOption(choice('--reasoning <when>', 'whether models think aloud first', ['auto', 'on', 'off'], 'auto'))
@@ -198,8 +200,9 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
 
 function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
   const { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } = flags;
-  const noDownload = !flags.download;
-  return { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed, noDownload };
+  const limits = { maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads };
+  const speculation = flags.speculation === 'on';
+  return { device, dtype, ...limits, speculation, defaultSeed, noDownload: !flags.download };
 }
 
 /** `--reasoning` says it in the words of every family; it goes before what is said in one family's words. */
@@ -210,7 +213,10 @@ function templateDefaults({ reasoning, chatTemplateKwargs }: ServeFlags): Readon
 async function readKeys(flags: ServeFlags): Promise<string[]> {
   const keys = [...(flags.apiKey ?? [])];
   const fromEnvironment = process.env.TSSERVE_API_KEY;
-  if (fromEnvironment !== undefined && fromEnvironment !== '') keys.push(fromEnvironment);
+  if (fromEnvironment !== undefined && fromEnvironment !== '') {
+    if (fromEnvironment.trim() === '') throw new CliFailure('TSSERVE_API_KEY holds a blank key');
+    keys.push(fromEnvironment);
+  }
   if (flags.apiKeyFile === undefined) return keys;
   const text = await readFile(flags.apiKeyFile, 'utf8').catch((error: unknown) => {
     throw new CliFailure(

@@ -50,7 +50,7 @@ export function jsonObject(text: string): Readonly<Record<string, unknown>> {
 
 /** A flag that may be given several times. */
 export function collect(text: string, before: readonly string[] | undefined): readonly string[] {
-  if (text === '') throw new InvalidArgumentError('It must not be empty.');
+  if (text.trim() === '') throw new InvalidArgumentError('It must not be empty.');
   return [...(before ?? []), text];
 }
 
@@ -59,4 +59,11 @@ export function collectList(text: string, before: readonly string[] | undefined)
   const values = text.split(',').map((part) => part.trim());
   if (values.includes('')) throw new InvalidArgumentError('It must be a list like a,b.');
   return [...(before ?? []), ...values];
+}
+
+/** A list of origins as browsers send them, `*` for any. One with a path would never match. */
+export function collectOrigins(text: string, before: readonly string[] | undefined): readonly string[] {
+  const values = collectList(text, before);
+  if (values.every((value) => /^(?:\*|null|[a-z][a-z\d+.-]*:\/\/[^\s/?#]+)$/i.test(value))) return values;
+  throw new InvalidArgumentError('It must be a list of origins like https://app.example, without a path.');
 }

@@ -116,7 +116,8 @@ class NativeEngineAdapter implements Engine {
   }
 
   stats(handle: number): ModelStats {
-    return this.#ready().stats(handle) ?? { running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0 };
+    const nothing = { running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0, draftedTokens: 0, acceptedTokens: 0 };
+    return this.#ready().stats(handle) ?? nothing;
   }
 
   async listCached(): Promise<readonly CachedModel[]> {

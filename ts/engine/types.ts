@@ -26,6 +26,8 @@ export interface LoadOptions {
   readonly threads?: number;
   /** Reuse cached prefixes. @default true */
   readonly prefixCache?: boolean;
+  /** Draft tokens where steps have rows to spare; answers stay the same. @default true */
+  readonly speculation?: boolean;
   /** Never fetch from the hub. @default false */
   readonly noDownload?: boolean;
   /** Seed of requests that bring none. Unset: a fresh one each. */
@@ -230,6 +232,9 @@ export interface ModelStats {
   readonly waiting: number;
   readonly freeBlocks: number;
   readonly totalBlocks: number;
+  /** Tokens drafted and verified since the load, and those of them that are in answers. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
 }
 
 export interface Engine {

@@ -3,7 +3,7 @@
  * by rebinding its name to 127.0.0.1, under its own Host: both are checked.
  */
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 import { ApiError } from '../protocol/errors.js';
 
@@ -35,10 +35,23 @@ export function createAccessCheck(options: AccessOptions): AccessCheck {
       throw forbidden('host_not_allowed', `host ${JSON.stringify(host)} is not served here; see --allowed-hosts`);
     }
     const origin = req.headers.origin?.toLowerCase();
-    if (origin !== undefined && !isAllowedOrigin(origin)) {
+    if (origin !== undefined && !isAllowedOrigin(origin) && !(origin === 'null' && isNoPage(req.headers))) {
       throw forbidden('origin_not_allowed', `origin ${JSON.stringify(origin)} may not ask here; see --allowed-origins`);
     }
   };
+}
+
+/**
+ * The HTTP client of a desktop app may send `Origin: null` (Tauri's does for `tauri://localhost`), as a sandboxed frame of
+ * any page does. A page is told apart by what it cannot do: it adds no such header without a preflight, which is refused
+ * here, and current browsers mark each request to this machine with Sec-Fetch-Site.
+ */
+function isNoPage(headers: IncomingHttpHeaders): boolean {
+  const needsPreflight =
+    headers.authorization !== undefined ||
+    headers['x-api-key'] !== undefined ||
+    /^application\/json\b/i.test(headers['content-type'] ?? '');
+  return needsPreflight && headers['sec-fetch-site'] === undefined;
 }
 
 /** The name in a Host header, without port and final dot; undefined if it is none. */

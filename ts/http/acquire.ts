@@ -6,8 +6,8 @@ import { ApiError, missingParameter } from '../protocol/errors.js';
 import type { Asker } from './context.js';
 import { leaseFor } from './model-for.js';
 
-/** What huggingface_hub's clients send where their user names no model but a server. */
-const NO_MODEL = 'dummy';
+/** What Hugging Face's clients send where their user names no model but a server: Python's this, JavaScript's the URL. */
+const NO_MODEL = /^(?:dummy$|https?:\/\/)/;
 
 /**
  * Loads it if need be; stops waiting when the client goes away.
@@ -18,7 +18,7 @@ export async function acquireModel(
   asked: string | undefined,
   onProgress?: (progress: LoadProgress) => void,
 ): Promise<ModelLease> {
-  const id = asked === NO_MODEL ? undefined : asked;
+  const id = asked === undefined || NO_MODEL.test(asked) ? undefined : asked;
   try {
     const { signal } = context;
     const options = onProgress === undefined ? { signal } : { signal, onProgress };

@@ -36,7 +36,7 @@ export interface AppOptions {
   readonly strict?: boolean;
   /** Host names besides loopback ones; '*' for any. @default none */
   readonly allowedHosts?: readonly string[];
-  /** Origins besides loopback ones and those of `cors`; '*' for any. @default none */
+  /** Origins besides loopback ones, '*' for any: they may ask, and read the answers as those of `cors` do. @default none */
   readonly allowedOrigins?: readonly string[];
   /** @default silent */
   readonly logger?: Logger;
@@ -88,11 +88,9 @@ export function createApp(options: AppOptions): Express {
     return context;
   };
   const checkKey = createKeyCheck(apiKeys);
-  const checkAccess = createAccessCheck({
-    allowedHosts: options.allowedHosts ?? [],
-    allowedOrigins: [...(options.allowedOrigins ?? []), ...(cors === true ? ['*'] : cors === false ? [] : cors)],
-  });
-  const crossOrigin = createCors(cors);
+  const origins = cors === true ? ['*'] : [...(options.allowedOrigins ?? []), ...(cors === false ? [] : cors)];
+  const checkAccess = createAccessCheck({ allowedHosts: options.allowedHosts ?? [], allowedOrigins: origins });
+  const crossOrigin = createCors(origins.length > 0 && origins);
 
   const app = express();
   app.disable('x-powered-by');

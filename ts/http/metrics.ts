@@ -110,6 +110,24 @@ export class Metrics {
     ofModels('tsserve_kv_use_ratio', 'Share of the KV cache that sequences hold, 0 to 1', ({ stats }) =>
       stats.totalBlocks === 0 ? 0 : 1 - stats.freeBlocks / stats.totalBlocks,
     );
+    const countsOfModels = (name: string, help: string, value: (status: ModelStatus) => number): void => {
+      new Counter({
+        name,
+        help,
+        labelNames: ['model'],
+        registers,
+        collect() {
+          this.reset();
+          for (const status of models.loaded()) this.inc({ model: status.info.id }, value(status));
+        },
+      });
+    };
+    countsOfModels('tsserve_drafted_tokens_total', 'Tokens drafted and verified', ({ stats }) => stats.draftedTokens);
+    countsOfModels(
+      'tsserve_accepted_tokens_total',
+      'Drafted tokens that are in answers',
+      ({ stats }) => stats.acceptedTokens,
+    );
   }
 
   readonly contentType = Registry.PROMETHEUS_CONTENT_TYPE;

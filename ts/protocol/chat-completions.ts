@@ -78,7 +78,7 @@ export const CHAT_COMPLETION_FIELDS = {
   },
   tool_choice: { status: 'honoured', note: 'none, auto, required, a function, allowed_tools' },
   parallel_tool_calls: { status: 'honoured', note: 'if false, calls after the first are dropped' },
-  response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
+  response_format: { status: 'honoured', note: 'text, json_object (also with a schema as `value`), json_schema' },
   reasoning_effort: {
     status: 'honoured',
     note: 'none, minimal, low, medium, high, xhigh, max, as far as the chat template has a switch, a word or a budget for it',

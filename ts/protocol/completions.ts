@@ -61,7 +61,7 @@ export const COMPLETION_FIELDS = {
   best_of: { status: 'refused', note: 'one answer per prompt (best_of = 1)', harmless: equals(1) },
   ...extras({
     add_special_tokens: { status: 'honoured', note: 'true if absent' },
-    response_format: { status: 'honoured', note: 'text, json_object, json_schema' },
+    response_format: { status: 'honoured', note: 'text, json_object (also with a schema as `value`), json_schema' },
   }),
 } as const satisfies FieldTable;
 

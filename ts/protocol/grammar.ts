@@ -77,7 +77,10 @@ function parseResponseFormat(value: unknown, path: string): GrammarFields | unde
   const format = fieldsOf(value, path);
   const type = format.required('type', oneOf('text', 'json_object', 'json_schema'));
   if (type === 'text') return undefined;
-  if (type === 'json_object') return { type };
+  if (type === 'json_object') {
+    const schema = format.optional('value', parseSchema) ?? format.optional('schema', parseSchema);
+    return schema === undefined ? { type } : { type: 'json_schema', schema };
+  }
   const inner = fieldsOf(format.required('json_schema', object), format.pathOf('json_schema'));
   return { type, schema: inner.optional('schema', parseSchema) ?? {} };
 }

@@ -18,7 +18,12 @@ const FORMAT_NAME = /^[A-Za-z0-9_-]{1,64}$/;
 export function parseResponseFormat(value: unknown, path: string): ResponseFormat {
   const fields = fieldsOf(value, path);
   const type = fields.required('type', oneOf('text', 'json_object', 'json_schema'));
-  if (type !== 'json_schema') return { type };
+  if (type === 'text') return { type };
+  if (type === 'json_object') {
+    // huggingface_hub writes OpenAI's json_schema as `json_object` with the schema as `value`, llama.cpp's users as `schema`.
+    const own = fields.optional('value', schema) ?? fields.optional('schema', schema);
+    return own === undefined ? { type } : { type: 'json_schema', name: 'response', schema: own, strict: true };
+  }
   const format = fields.required('json_schema', fieldsOf);
   return {
     type,

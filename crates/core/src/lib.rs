@@ -15,6 +15,7 @@ mod memory;
 mod model;
 mod options;
 mod output;
+mod runner;
 mod sampling;
 mod service;
 
@@ -23,6 +24,7 @@ pub use error::CoreError;
 pub use generate::{GenerateRequest, MAX_STOP_BYTES, MAX_STOP_STRINGS, Prompt};
 pub use hub::CachedModel;
 pub use loader::{DEFAULT_MAX_BATCH_TOKENS, DEFAULT_MAX_NUM_SEQS, DEFAULT_MAX_QUEUE};
+pub use machine::{MachineReport, measure_machine};
 pub use options::{LoadOptions, LoadProgress, LoadedModel};
 pub use output::{Alternative, OutputEvent, OutputKind, OutputSink, TokenInfo, Usage};
 pub use sampling::{MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_LOGIT_BIASES, MAX_SUPPRESSED_TOKENS, SamplingOptions};

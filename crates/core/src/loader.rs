@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use tsserve_engine::{ComputePool, Engine, EngineConfig, EventSink, SequenceEvent};
-use tsserve_models::candle::{BLOCK_SIZE, CandleRunner, RunnerOptions, configure_threads, device, kv_layout};
+use tsserve_engine::{ComputePool, Engine, EngineConfig, EventSink, SequenceEvent, Speculation};
+use tsserve_models::BLOCK_SIZE;
+use tsserve_models::candle::{configure_threads, device};
 use tsserve_models::checkpoint::{ChatTemplate, Checkpoint};
 use tsserve_models::error::ModelError;
 use tsserve_models::weights::ModelFiles;
@@ -18,6 +19,7 @@ use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
 use crate::output::{self, OutputMessage, OutputSink};
+use crate::runner::{RunnerChoice, RunnerSizes};
 use crate::sampling::SamplingDefaults;
 
 /// Defaults of the load options, all printed by the server at start.
@@ -68,7 +70,6 @@ pub(crate) fn load(
         Some(reason) => format!("{} ({reason})", device.name()),
         None => device.name().to_owned(),
     };
-    let dtype = options.dtype.unwrap_or_else(|| device.default_dtype());
     let threads = configure_threads(Some(options.threads.unwrap_or_else(thread_count)));
     if options.threads.is_some_and(|asked| asked != threads) {
         warnings.push(format!("{threads} compute threads are in use already: --threads has no effect any more"));
@@ -76,10 +77,12 @@ pub(crate) fn load(
 
     // Memory is divided before anything large is read.
     let architecture = &checkpoint.architecture;
-    let weight_bytes = checkpoint.loaded_bytes(dtype.size_in_bytes());
     let available = device.free_memory().unwrap_or_else(available_memory);
+    let runner = RunnerChoice::new(&checkpoint, device, options.dtype, &mut warnings)?;
+    let dtype = runner.dtype_name();
+    let weight_bytes = runner.weight_bytes(&checkpoint);
     check_weights(&resolved.id, weight_bytes, available).map_err(CoreError::TooLarge)?;
-    let groups = kv_layout(architecture, dtype);
+    let groups = runner.kv_layout(&checkpoint);
     let max_num_seqs = options.max_num_seqs.unwrap_or(DEFAULT_MAX_NUM_SEQS);
     let max_batch_tokens = options.max_batch_tokens.unwrap_or(DEFAULT_MAX_BATCH_TOKENS);
     let kv = plan_kv(&KvRequest {
@@ -96,19 +99,11 @@ pub(crate) fn load(
     warnings.extend(kv.warnings);
     check_cancel(cancel)?;
 
-    let runner = CandleRunner::load(
+    let (runner, kernels) = runner.load(
         &checkpoint,
-        RunnerOptions {
-            device,
-            dtype,
-            max_context: kv.max_model_len,
-            max_batch_tokens,
-            kv_blocks: kv.blocks.clone(),
-            plain_ops: false,
-        },
+        RunnerSizes { threads, max_context: kv.max_model_len, max_batch_tokens, kv_blocks: kv.blocks.clone() },
         &mut |done, total| progress(LoadProgress::Weights { done: done as u64, total: total as u64 }),
     )?;
-    let kernels = runner.kernels();
     check_cancel(cancel)?;
 
     let generation_config = checkpoint.generation_config_json().map(str::to_owned);
@@ -138,7 +133,7 @@ pub(crate) fn load(
         kv_blocks: kv.blocks.iter().sum(),
         block_size: BLOCK_SIZE,
         device: device_name,
-        dtype: dtype.name().to_owned(),
+        dtype: dtype.to_owned(),
         cpu_level: kernels.to_owned(),
         threads,
         load_seconds: 0.0,
@@ -152,13 +147,15 @@ pub(crate) fn load(
 
     let (output, messages) = mpsc::channel();
     let engine = Arc::new(Engine::spawn(
-        Box::new(runner),
+        runner,
         EngineConfig {
             max_num_seqs,
             max_batch_tokens,
             max_queue: options.max_queue.unwrap_or(DEFAULT_MAX_QUEUE),
             prefix_cache: options.prefix_cache.unwrap_or(true),
+            speculation: options.speculation.unwrap_or(true).then(Speculation::default),
             park_timeout: PARK_TIMEOUT,
+            ..EngineConfig::default()
         },
         Box::new(ToOutput(output.clone())),
         // Steps of all models of the process take turns.

@@ -1,7 +1,7 @@
 //! What memory there is, and how much of it the KV cache gets.
 
 use tsserve_engine::CacheKind;
-use tsserve_models::candle::KvGroupLayout;
+use tsserve_models::KvGroupLayout;
 
 /// Memory that must stay free for activations, tokenizers and Node itself, in bytes.
 const HEADROOM: u64 = 256 << 20;

@@ -26,6 +26,8 @@ pub struct LoadOptions {
     pub kv_cache_memory: Option<u64>,
     pub threads: Option<usize>,
     pub prefix_cache: Option<bool>,
+    /// Drafts tokens where the device has rows to spare; answers are the same. `None`: yes.
+    pub speculation: Option<bool>,
     pub no_download: bool,
     pub default_seed: Option<u64>,
 }

@@ -16,8 +16,43 @@ pub struct EngineConfig {
     pub max_queue: usize,
     /// Whether blocks of equal content are reused between requests.
     pub prefix_cache: bool,
+    /// How long a step that writes answers should take at most, by the runner's cost table: it says how much of a prompt
+    /// is computed beside them, at least one block. `None`, or no table: whole chunks. See
+    /// [`EngineConfig::INTER_TOKEN_TARGET`].
+    pub inter_token_target: Option<Duration>,
+    /// Whether and how tokens are drafted; needs a cost table. An answer is the same with and without.
+    pub speculation: Option<Speculation>,
     /// How long a sequence may wait for credit before it fails with code `client_stalled`.
     pub park_timeout: Duration,
+}
+
+/// How drafts are looked up in prompt and answer, and how many are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speculation {
+    /// Tokens that must agree for what followed them to be a draft, at least 1.
+    pub min_ngram: usize,
+    /// Tokens that are compared at most: where more agree, the draft is better.
+    pub max_ngram: usize,
+    /// Rows of a step with drafts in it. Beyond about 8 rows a step is bound by arithmetic and drafts cost as much as they
+    /// save.
+    pub max_rows: usize,
+    /// With so many answers being written the weights are used well without drafts, and nothing is drafted.
+    pub max_sequences: usize,
+}
+
+impl Default for Speculation {
+    fn default() -> Self {
+        Self { min_ngram: 2, max_ngram: 3, max_rows: 8, max_sequences: 4 }
+    }
+}
+
+impl EngineConfig {
+    /// 50 ms between tokens. Sarathi-Serve (arXiv 2403.02310) sizes a chunk so that a step with answers in it keeps the
+    /// time between tokens that users are promised, and takes 5 times the time of answers alone as a strict promise.
+    /// Answers alone take 3 to 20 ms with the models that a CPU serves well, which makes 15 to 100 ms of it; 20 tokens a
+    /// second are more than anybody reads. A smaller target would be paid for by prompts: below some 64 rows the fixed
+    /// cost of a step weighs.
+    pub const INTER_TOKEN_TARGET: Duration = Duration::from_millis(50);
 }
 
 impl Default for EngineConfig {
@@ -27,6 +62,8 @@ impl Default for EngineConfig {
             max_batch_tokens: 528,
             max_queue: 64,
             prefix_cache: true,
+            inter_token_target: Some(Self::INTER_TOKEN_TARGET),
+            speculation: Some(Speculation::default()),
             park_timeout: Duration::from_secs(60),
         }
     }

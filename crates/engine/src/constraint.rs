@@ -17,7 +17,8 @@ pub trait Constraint: Send + fmt::Debug {
     /// The constraint has become too complex to follow; the sequence fails.
     fn next(&mut self) -> Result<Next, ConstraintError>;
 
-    /// The tokens behind [`Next::Many`]. May take its time: it is called on another thread while the step computes.
+    /// The tokens behind [`Next::Many`]. May take its time: it is called on another thread while the step computes (after
+    /// the step only for a position that a right draft has reached).
     ///
     /// # Errors
     /// As `next`.

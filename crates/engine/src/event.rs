@@ -24,7 +24,8 @@ pub enum EventKind {
     /// Log-probabilities of prompt tokens, in order, the first entry standing for position 1.
     /// May come in several events.
     Prompt { tokens: Vec<TokenOutput> },
-    /// Generated tokens: one that was chosen, and behind it those that a constraint forced.
+    /// Generated tokens: one that was chosen, and behind it those that a constraint forced; more where a draft of them was
+    /// right.
     Tokens { tokens: Vec<TokenOutput> },
     /// The last event of a sequence that ended by itself.
     Finished { reason: FinishReason, timings: Timings },

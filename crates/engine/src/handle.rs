@@ -43,6 +43,9 @@ pub struct EngineStats {
     pub total_blocks: usize,
     /// Steps run so far, failed ones included.
     pub steps: u64,
+    /// Tokens that were drafted and verified so far, and those of them that became tokens of answers.
+    pub drafted_tokens: u64,
+    pub accepted_tokens: u64,
 }
 
 /// The closed set of what the thread is told.
@@ -63,6 +66,8 @@ struct Shared {
     free_blocks: AtomicUsize,
     total_blocks: AtomicUsize,
     steps: AtomicU64,
+    drafted_tokens: AtomicU64,
+    accepted_tokens: AtomicU64,
     /// Moving average of how long a request takes from its start to its end, in microseconds; 0 is unknown.
     request_micros: AtomicU64,
     closed: AtomicBool,
@@ -84,19 +89,11 @@ impl Engine {
         shared.free_blocks.store(total_blocks, Ordering::Relaxed);
         let max_num_seqs = config.max_num_seqs.max(1);
         let max_live = max_num_seqs.saturating_add(config.max_queue);
-        let (spec_there, shared_there) = (spec.clone(), shared.clone());
+        let shared_there = shared.clone();
         let body = move || {
-            let scheduler = Scheduler::new(&spec_there, &config);
-            let mut thread = EngineThread {
-                scheduler,
-                spec: spec_there,
-                config,
-                runner,
-                sink,
-                pool,
-                commands: receiver,
-                shared: shared_there,
-            };
+            let scheduler = Scheduler::new(runner.as_ref(), &config);
+            let mut thread =
+                EngineThread { scheduler, config, runner, sink, pool, commands: receiver, shared: shared_there };
             thread.run();
         };
         let thread = std::thread::Builder::new().name("tsserve-engine".into()).spawn(body).ok();
@@ -148,6 +145,8 @@ impl Engine {
             free_blocks: shared.free_blocks.load(Ordering::Relaxed),
             total_blocks: shared.total_blocks.load(Ordering::Relaxed),
             steps: shared.steps.load(Ordering::Relaxed),
+            drafted_tokens: shared.drafted_tokens.load(Ordering::Relaxed),
+            accepted_tokens: shared.accepted_tokens.load(Ordering::Relaxed),
         }
     }
 
@@ -184,7 +183,6 @@ impl Drop for Engine {
 
 struct EngineThread {
     scheduler: Scheduler,
-    spec: RunnerSpec,
     config: EngineConfig,
     runner: Box<dyn ModelRunner>,
     sink: Box<dyn EventSink>,
@@ -273,12 +271,15 @@ impl EngineThread {
         let stepped = catch_unwind(AssertUnwindSafe(|| {
             let stepped = step(scheduler, runner.as_mut(), Instant::now, |planned| shared.publish(planned));
             shared.steps.fetch_add(u64::from(stepped), Ordering::Relaxed);
+            let drafts = scheduler.take_drafts();
+            shared.drafted_tokens.fetch_add(drafts.drafted, Ordering::Relaxed);
+            shared.accepted_tokens.fetch_add(drafts.accepted, Ordering::Relaxed);
         }));
         if let Err(panic) = stepped {
             let message = format!("the engine panicked: {}", panic_message(panic.as_ref()));
             self.scheduler.fail_all(&StepFailure { code: "engine_panic", message });
             let events = self.scheduler.take_events();
-            self.scheduler = Scheduler::new(&self.spec, &self.config);
+            self.scheduler = Scheduler::new(self.runner.as_ref(), &self.config);
             self.emit(events);
         }
     }

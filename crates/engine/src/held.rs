@@ -44,12 +44,16 @@ impl Held {
     /// What is known of the next token before its row is computed. An error is `Free` here and told by [`Held::mask`],
     /// when the step is over.
     pub(crate) fn next(&mut self) -> Next {
+        self.told().unwrap_or(Next::Free)
+    }
+
+    fn told(&mut self) -> Result<Next, ConstraintError> {
         let Self { constraint, next, .. } = self;
         let next = next.get_or_insert_with(|| match constraint {
             Some(constraint) => guarded(|| constraint.next()),
             None => Err(lost()),
         });
-        next.clone().unwrap_or(Next::Free)
+        next.clone()
     }
 
     /// Begins with the mask, if this position needs one.
@@ -63,7 +67,8 @@ impl Held {
         }
     }
 
-    /// What may be chosen now; waits for a mask that is being computed.
+    /// What may be chosen now; waits for a mask that is being computed, and computes one that was not begun: behind a
+    /// drafted token nobody knew before that it would be asked for.
     pub(crate) fn mask(&mut self) -> Result<Mask, ConstraintError> {
         if let Some(away) = self.away.take() {
             let (constraint, mask) = away.recv().map_err(|_| lost())?;
@@ -73,7 +78,12 @@ impl Held {
                 Err(error) => self.next = Some(Err(error)),
             }
         }
-        match self.next.clone().unwrap_or(Ok(Next::Free))? {
+        let next = self.told()?;
+        if next == Next::Many && self.mask.is_none() {
+            let constraint = self.constraint.as_mut().ok_or_else(lost)?;
+            self.mask = Some(Arc::new(guarded(|| constraint.mask())?));
+        }
+        match next {
             Next::Free => Ok(Mask::Free),
             Next::Done => Ok(Mask::Done),
             Next::Few(tokens) => Ok(Mask::Few(tokens)),

@@ -89,6 +89,13 @@ impl KvBlocks {
         self.chunk_blocks * self.block_size
     }
 
+    /// The longest chunk that may begin anywhere, at least 1: what a window group holds for a chunk between two borders
+    /// is one block less elsewhere.
+    pub(crate) fn longest_run(&self) -> usize {
+        let windowed = self.groups.iter().any(|group| matches!(group.kind, CacheKind::Window(_)));
+        if windowed { (self.chunk_blocks - 1) * self.block_size + 1 } else { self.chunk_tokens() }
+    }
+
     /// Number of all blocks and of those nobody refers to, over all groups.
     pub(crate) fn counts(&self) -> (usize, usize) {
         self.groups.iter().fold((0, 0), |(total, free), group| {
@@ -97,12 +104,20 @@ impl KvBlocks {
         })
     }
 
-    /// Extends `chain` to the prefixes of the first `n_blocks` full blocks of `tokens`. Does nothing where prefixes
-    /// are not reused.
-    pub(crate) fn extend_chain(&mut self, chain: &mut Vec<Rc<Prefix>>, n_blocks: usize, salt: u64, tokens: &[TokenId]) {
+    /// Extends `chain` to the prefixes of the first `n_blocks` full blocks of `tokens`, of which the first `n_prompt` are
+    /// computed as a prompt's. Does nothing where prefixes are not reused.
+    pub(crate) fn extend_chain(
+        &mut self,
+        chain: &mut Vec<Rc<Prefix>>,
+        n_blocks: usize,
+        salt: u64,
+        n_prompt: usize,
+        tokens: &[TokenId],
+    ) {
         let Some(tree) = &mut self.prefixes else { return };
         for block in tokens.chunks_exact(self.block_size).take(n_blocks).skip(chain.len()) {
-            chain.push(tree.extend(chain.last(), salt, block));
+            let start = chain.len() * self.block_size;
+            chain.push(tree.extend(chain.last(), salt, n_prompt.saturating_sub(start), block));
         }
     }
 
@@ -200,6 +215,19 @@ impl KvBlocks {
                 block.is_some()
             })
         })
+    }
+
+    /// Shortens the tables to what `end` positions need, after a draft that was not right: nobody knows of the blocks
+    /// behind.
+    pub(crate) fn trim(&self, holding: &mut Holding, end: usize) {
+        for (group, table) in self.groups.iter().zip(&mut holding.tables) {
+            let n_kept = self.table_len(group.kind, end).max(table.n_out_of_sight);
+            if n_kept < table.ids.len() {
+                let mut pool = table.pool.borrow_mut();
+                table.ids.drain(n_kept..).rev().for_each(|id| pool.release(id));
+                table.snapshot = None;
+            }
+        }
     }
 
     /// Makes the blocks from `first` on, as far as `chain` goes, known by their content. Only for blocks whose step
@@ -305,7 +333,7 @@ mod tests {
     /// Runs a sequence of `tokens` as one step and gives its holding back.
     fn fill(kv: &mut KvBlocks, tokens: &[TokenId]) -> Vec<Rc<Prefix>> {
         let mut chain = Vec::new();
-        kv.extend_chain(&mut chain, tokens.len() / 4, 0, tokens);
+        kv.extend_chain(&mut chain, tokens.len() / 4, 0, usize::MAX, tokens);
         let mut holding = Holding::default();
         assert!(kv.has_room(&holding, tokens.len()));
         assert!(kv.extend(&mut holding, tokens.len()));
@@ -344,6 +372,24 @@ mod tests {
         assert_eq!(holding.snapshots()[0].len(), 3);
         drop(holding);
         assert_eq!(kv.counts(), (4, 4));
+    }
+
+    #[test]
+    fn trimming_gives_back_what_lies_behind() {
+        let kv = blocks(&[(CacheKind::Full, 8), (CacheKind::Window(6), 8), (CacheKind::State, 1)]);
+        let mut holding = Holding::default();
+        assert!(kv.extend(&mut holding, 15));
+        kv.release_out_of_sight(&mut holding, 9);
+        assert_eq!(kv.counts(), (17, 17 - 4 - 3 - 1));
+        assert_eq!(holding.snapshots().iter().map(|table| table.len()).collect::<Vec<_>>(), [4, 4, 1]);
+        kv.trim(&mut holding, 13);
+        assert_eq!(kv.counts(), (17, 9));
+        kv.trim(&mut holding, 12);
+        assert_eq!(kv.counts(), (17, 11));
+        assert_eq!(holding.snapshots().iter().map(|table| table.len()).collect::<Vec<_>>(), [3, 3, 1]);
+        assert!(kv.extend(&mut holding, 13));
+        drop(holding);
+        assert_eq!(kv.counts(), (17, 17));
     }
 
     #[test]

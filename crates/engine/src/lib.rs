@@ -4,10 +4,13 @@
 mod compute_pool;
 mod config;
 mod constraint;
+mod costs;
+mod draft;
 mod event;
 mod handle;
 mod held;
 mod kv_blocks;
+mod pace;
 mod plan;
 mod request;
 mod rng;
@@ -20,12 +23,13 @@ mod step;
 pub mod testing;
 
 pub use compute_pool::{ComputePool, Lease};
-pub use config::{AddError, EngineConfig, MAX_LOGPROBS};
+pub use config::{AddError, EngineConfig, MAX_LOGPROBS, Speculation};
 pub use constraint::{Constraint, ConstraintError, Next, TokenSet};
+pub use costs::StepCosts;
 pub use event::{EventKind, EventSink, FinishReason, SequenceEvent, Timings, TokenOutput};
 pub use handle::{Engine, EngineStats};
 pub use kv_blocks::OUT_OF_SIGHT;
-pub use plan::{OutputRow, RowResult, RowWant, SequencePlan, StepPlan, StepResults};
+pub use plan::{OutputRow, RowResult, RowRole, RowWant, SequencePlan, StepPlan, StepResults};
 pub use request::{Request, SamplingParams};
 pub use runner::{CacheGroup, CacheKind, ModelRunner, RunnerError, RunnerSpec};
 

@@ -22,6 +22,8 @@ impl StepPlan {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequencePlan {
     pub sequence: SequenceId,
+    /// What all of its tokens are.
+    pub role: RowRole,
     /// Token ids to compute, never empty. Token `i` sits at position `start + i`.
     pub tokens: Vec<TokenId>,
     /// Position of `tokens[0]`; the keys and values of all earlier positions are in the cache
@@ -30,8 +32,20 @@ pub struct SequencePlan {
     /// One block table per cache group of the runner, in the group order of `RunnerSpec`.
     /// Entry `b` holds positions `b * block_size ..`; covers `start + tokens.len()` positions.
     pub block_tables: Vec<Arc<[BlockId]>>,
-    /// What is wanted of which token, by increasing `index`. Empty while a prompt is half done.
+    /// What is wanted of which token, by increasing `index`. Empty while a prompt is half done; several where a draft is
+    /// verified.
     pub outputs: Vec<OutputRow>,
+}
+
+/// What a token is to its sequence. The runner may choose finer or faster arithmetic by it, and by nothing else that the
+/// engine could change: a position has the same role whenever it is computed, whoever else runs, also when it is
+/// computed again after a preemption. So its bits repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowRole {
+    /// A token of the prompt: usually one of many in a step.
+    Prompt,
+    /// A generated token, or one drafted or forced to be: usually one of few.
+    Decode,
 }
 
 /// A token whose logits are wanted.

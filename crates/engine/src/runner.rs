@@ -1,6 +1,6 @@
 //! The seam between the engine and a model: integers in, plain slices out.
 
-use crate::{StepPlan, StepResults};
+use crate::{StepCosts, StepPlan, StepResults};
 
 /// What the engine must know of a runner. Constant for the runner's life.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,18 @@ pub enum CacheKind {
 pub trait ModelRunner: Send {
     /// Constant facts of the runner.
     fn spec(&self) -> &RunnerSpec;
+
+    /// How long its steps take on this machine, measured when it was loaded. `None`: the engine computes prompts in whole
+    /// chunks and does not speculate.
+    fn step_costs(&self) -> Option<StepCosts> {
+        None
+    }
+
+    /// Whether a token's keys and values depend on its role. Then cached blocks are reused only where their tokens have
+    /// the role they were computed in, so that an answer does not depend on what is cached.
+    fn roles_differ(&self) -> bool {
+        false
+    }
 
     /// Computes every token of the plan, writes keys and values into the blocks that the plan
     /// names, and answers its output rows.

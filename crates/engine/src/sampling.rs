@@ -55,14 +55,17 @@ impl SampleError {
 /// would usually do: after [`sample`] answered `None`, or where a row cannot be computed twice.
 ///
 /// A penalty can lift any token above all others (or push any number below), so no number of candidates is enough for
-/// a row that processors change: it asks for all logits. So does one of many allowed tokens.
+/// a row that processors change: it asks for all logits. So does one of many allowed tokens. Of few allowed ones it asks
+/// for theirs, whatever is done to them; only log-probabilities need the rest of the row too, and of that no more than
+/// the best and the sum.
 pub(crate) fn want(context: &Context<'_>, next: &Next, logprobs: Option<usize>, whole_row: bool) -> RowWant {
     let params = context.params;
     let alternatives = logprobs.unwrap_or(0);
     let top_k = |k| RowWant::TopK { k, chosen: Vec::new() };
     match next {
         Next::Few(tokens) if logprobs.is_none() => return RowWant::Allowed(tokens.clone()),
-        Next::Few(_) | Next::Many => return RowWant::Full,
+        Next::Few(tokens) => return RowWant::TopK { k: alternatives.max(1), chosen: tokens.to_vec() },
+        Next::Many => return RowWant::Full,
         Next::Free | Next::Done => {}
     }
     if processors::are_active(context) {
@@ -109,7 +112,7 @@ pub(crate) fn sample(
         if shown.is_empty() {
             return Err(SampleError::RowMismatch);
         }
-        let scaled = scale(params.temperature, shown.clone())?;
+        let mut scaled = scale(params.temperature, shown.clone())?;
         if shown.len() < vocab_size && scaled.len() > params.top_k {
             let (_, last) = scaled[scaled.len() - 1];
             if last == scaled[params.top_k.max(1) - 1].1 {
@@ -118,6 +121,8 @@ pub(crate) fn sample(
         } else if shown.len() < vocab_size {
             return Err(SampleError::RowMismatch);
         }
+        // As they stand in a whole row: then sums have the same last bit, whichever of the two was asked for.
+        scaled.sort_unstable_by_key(|&(id, _)| id);
         draw(&filter(params, scaled), rng)?
     } else {
         let left = match params.shortlist() {
@@ -128,7 +133,7 @@ pub(crate) fn sample(
     };
     match logprobs {
         None => Ok(Some(TokenOutput { token, logprob: None, top: Vec::new() })),
-        Some(n) => describe(token, n, row).map(Some),
+        Some(n) => describe(token, mask, n, row).map(Some),
     }
 }
 
@@ -177,9 +182,12 @@ pub(crate) fn describe_prompt(token: TokenId, n: usize, row: &RowResult) -> Resu
 }
 
 /// Log-probabilities under the raw distribution, from the same row that the token was chosen from.
-fn describe(token: TokenId, n: usize, row: &RowResult) -> Result<TokenOutput, SampleError> {
+fn describe(token: TokenId, mask: &Mask, n: usize, row: &RowResult) -> Result<TokenOutput, SampleError> {
     let (logit, log_sum_exp, top) = if row.logits.is_empty() {
-        let logit = row.candidates.iter().find(|(id, _)| *id == token).map(|&(_, logit)| logit);
+        let logit = match mask {
+            Mask::Few(tokens) => tokens.binary_search(&token).ok().and_then(|at| row.chosen.get(at).copied()),
+            _ => row.candidates.iter().find(|(id, _)| *id == token).map(|&(_, logit)| logit),
+        };
         (logit, row.log_sum_exp, row.candidates.iter().take(n).copied().collect())
     } else {
         (row.logits.get(token as usize).copied(), log_sum_exp(&row.logits), best(&row.logits, n))

@@ -1,19 +1,24 @@
 //! Who runs in the next step, and on which blocks: integers only.
 //!
-//! A step has one budget of tokens. Rows of a single token (answers being written) come first, so that a long prompt
-//! never stalls them; then chunks of prompts already begun; then new arrivals. Order of arrival decides everything
+//! A step has one budget of tokens, and where the runner has measured what its steps cost, of time. Answers being written
+//! (rows of a single token, or of a run that was forced) come first, so that a long prompt never stalls them; then chunks
+//! of prompts already begun; then new arrivals; then, on what is left, drafts of answers. Order of arrival decides everything
 //! else: the oldest sequence is served first and can take blocks from every younger one, so it always gets on, and by
 //! induction everybody does.
+
+mod drafts;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::costs::StepLoad;
 use crate::held::MaskWorker;
 use crate::kv_blocks::{Holding, KvBlocks, longest_context};
-use crate::sequence::{Limits, Progress, Sequence};
+use crate::pace::{self, Chunk, Pace};
+use crate::sequence::{Advance, Limits, Progress, Sequence};
 use crate::{
-    CacheKind, EngineConfig, EventKind, FinishReason, Request, RunnerSpec, SequenceEvent, SequenceId, StepPlan,
-    StepResults,
+    CacheKind, EngineConfig, EventKind, FinishReason, ModelRunner, Request, RowRole, SequenceEvent, SequenceId,
+    Speculation, StepPlan, StepResults,
 };
 
 /// The queues of one engine. It knows neither threads nor models: `schedule` answers a plan, `update` takes in what
@@ -25,6 +30,10 @@ pub struct Scheduler {
     max_num_seqs: usize,
     max_batch_tokens: usize,
     park_timeout: Duration,
+    /// `None`: the runner has no cost table.
+    pace: Option<Pace>,
+    speculation: Option<Speculation>,
+    drafts: DraftCounts,
     next_ticket: u64,
     /// All three by increasing ticket.
     running: Vec<Sequence>,
@@ -39,9 +48,23 @@ pub struct Scheduler {
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     ticket: u64,
+    /// Those of its draft included.
     n_tokens: usize,
-    /// Position behind its last token.
+    start: usize,
+    /// Position behind its last known token.
     end: usize,
+    role: RowRole,
+    /// A step of an answer, not a chunk.
+    writes: bool,
+}
+
+/// Tokens of drafts since they were last asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DraftCounts {
+    /// Rows computed for them.
+    pub drafted: u64,
+    /// Those that became tokens of answers.
+    pub accepted: u64,
 }
 
 /// Why a step gave no results.
@@ -56,21 +79,30 @@ pub struct StepFailure {
 impl Scheduler {
     /// Queues over fresh blocks. The limits of `config` are raised to what can work at all: one sequence, and a budget
     /// for a row of every sequence beside one block of a prompt.
-    pub fn new(spec: &RunnerSpec, config: &EngineConfig) -> Self {
+    pub fn new(runner: &dyn ModelRunner, config: &EngineConfig) -> Self {
+        let spec = runner.spec();
+        let pace = runner.step_costs().map(|costs| Pace::new(costs, config, spec.block_size.max(1)));
         let max_num_seqs = config.max_num_seqs.max(1);
         let max_batch_tokens = config.max_batch_tokens.max(max_num_seqs + spec.block_size.max(1));
+        // What is left beside a full set of answers: then the oldest prompt's next chunk always fits.
+        let kv = KvBlocks::new(spec, max_batch_tokens - max_num_seqs, config.prefix_cache);
         Self {
-            // What is left beside a full set of answers: then the oldest prompt's next chunk always fits.
-            kv: KvBlocks::new(spec, max_batch_tokens - max_num_seqs, config.prefix_cache),
             limits: Limits {
                 vocab_size: spec.vocab_size,
                 context: longest_context(spec),
                 block_size: spec.block_size.max(1),
                 rows_once: spec.groups.iter().any(|group| group.kind == CacheKind::State),
+                roles_differ: runner.roles_differ(),
+                free_borders: pace.is_some(),
+                longest_run: kv.longest_run(),
             },
+            kv,
             max_num_seqs,
             max_batch_tokens,
             park_timeout: config.park_timeout,
+            pace,
+            speculation: config.speculation.clone(),
+            drafts: DraftCounts::default(),
             next_ticket: 0,
             running: Vec::new(),
             waiting: VecDeque::new(),
@@ -136,6 +168,7 @@ impl Scheduler {
         if self.running.len() == n_running {
             self.admit(now);
         }
+        self.draft();
         let Self { running, planned, limits, masks, .. } = self;
         let sequences = planned.iter().filter_map(|p| {
             let at = running.binary_search_by_key(&p.ticket, |s| s.ticket).ok()?;
@@ -157,7 +190,10 @@ impl Scheduler {
             rows = others;
             let Ok(at) = self.running.binary_search_by_key(&planned.ticket, |s| s.ticket) else { continue };
             let sequence = &mut self.running[at];
-            let progress = sequence.advance(planned.end, mine, &self.limits, now, &mut self.events);
+            let Advance { progress, n_right } =
+                sequence.advance(planned.end, mine, &self.limits, now, &mut self.events);
+            self.drafts.drafted += (planned.start + planned.n_tokens - planned.end) as u64;
+            self.drafts.accepted += n_right as u64;
             if !matches!(progress, Progress::Failed(_)) {
                 sequence.keep_blocks(&mut self.kv, &self.limits);
             }
@@ -197,6 +233,11 @@ impl Scheduler {
         std::mem::take(&mut self.events)
     }
 
+    /// The counts since the last call.
+    pub fn take_drafts(&mut self) -> DraftCounts {
+        std::mem::take(&mut self.drafts)
+    }
+
     /// Whether a step may find something to do.
     pub fn is_runnable(&self) -> bool {
         !self.running.is_empty() || !self.waiting.is_empty()
@@ -227,26 +268,76 @@ impl Scheduler {
     }
 
     fn park_running(&mut self, now: Instant) {
-        let chunk = self.kv.chunk_tokens();
-        while let Some(at) = self.running.iter().position(|s| s.lacks_credit(s.chunk_end(s.n_computed, chunk))) {
+        let (chunk, limits) = (self.kv.chunk_tokens(), self.limits);
+        while let Some(at) = self.running.iter().position(|s| s.lacks_credit(s.chunk_end(s.n_computed, chunk, &limits)))
+        {
             let sequence = self.running.remove(at);
             self.park(sequence, now);
         }
     }
 
-    /// Plans what fits of the running sequences: rows of one token, or chunks.
-    fn schedule_running(&mut self, single: bool) {
+    /// Plans what fits of the running sequences: steps of answers first, then chunks.
+    fn schedule_running(&mut self, answers: bool) {
+        let mut spare = self.spare_rows();
         let mut at = 0;
         // Making room may shorten the list, but only behind the one it is made for.
         while at < self.running.len() {
-            let sequence = &self.running[at];
-            let end = sequence.chunk_end(sequence.n_computed, self.kv.chunk_tokens());
-            let n_tokens = end - sequence.n_computed;
-            if (n_tokens == 1) == single && n_tokens <= self.budget_left() && self.make_room(at, end) {
+            let sequence = &mut self.running[at];
+            if answers {
+                sequence.in_step = false;
+            }
+            let start = sequence.n_computed;
+            let whole = sequence.chunk_end(start, self.kv.chunk_tokens(), &self.limits);
+            let fits_now = if answers {
+                let is_short = whole == start + 1 || (sequence.writes(start) && whole - start - 1 <= spare);
+                (is_short && whole - start <= self.budget_left()).then_some(whole)
+            } else if sequence.in_step {
+                None
+            } else {
+                self.chunk_end(&self.running[at], start)
+            };
+            if let Some(end) = fits_now
+                && self.make_room(at, end)
+            {
                 self.take(at, end);
+                spare = spare.saturating_sub(end - start - 1);
             }
             at += 1;
         }
+    }
+
+    /// Rows that forced runs may take beyond one for each answer, so that the oldest prompt's chunk still fits.
+    fn spare_rows(&self) -> usize {
+        let is_chunk = |s: &Sequence| !s.writes(s.n_computed);
+        let chunk = match &self.pace {
+            _ if !self.running.iter().any(is_chunk) => 0,
+            Some(_) => self.limits.block_size,
+            None => self.kv.chunk_tokens(),
+        };
+        self.max_batch_tokens.saturating_sub(self.max_num_seqs + chunk)
+    }
+
+    /// Where the sequence's chunk from `start` on ends in this step. `None`: it has to wait.
+    fn chunk_end(&self, sequence: &Sequence, start: usize) -> Option<usize> {
+        let end = sequence.chunk_end(start, self.kv.chunk_tokens(), &self.limits);
+        let budget = self.budget_left();
+        match &self.pace {
+            None => (end - start <= budget).then_some(end),
+            Some(pace) => {
+                let planned = pace::Planned {
+                    load: self.load(),
+                    writes: self.planned.iter().any(|p| p.writes),
+                    has_chunk: self.planned.iter().any(|p| !p.writes),
+                    budget,
+                };
+                pace.cut(&planned, Chunk { role: sequence.role_at(start), start, end })
+            }
+        }
+    }
+
+    /// What is in the step so far.
+    fn load(&self) -> StepLoad {
+        self.planned.iter().fold(StepLoad::default(), |load, p| load.with(p.role, p.start, p.n_tokens))
     }
 
     /// Brings arrivals in, oldest first, while there is a place, budget, and memory for all of their known tokens.
@@ -258,14 +349,14 @@ impl Scheduler {
             let chain = sequence.reusable_chain(&mut self.kv, &self.limits);
             let hit = if resumes { Default::default() } else { self.kv.find(chain) };
             let n_computed = if resumes { sequence.n_computed } else { hit.n_tokens };
-            let end = sequence.chunk_end(n_computed, self.kv.chunk_tokens());
-            if sequence.lacks_credit(end) {
+            if sequence.lacks_credit(sequence.chunk_end(n_computed, self.kv.chunk_tokens(), &self.limits)) {
                 self.park(sequence, now);
                 continue;
             }
+            let end = self.chunk_end(&sequence, n_computed);
             // One token more than is known, so that the first answer token does not at once ask for a block.
             let n_tokens = (sequence.n_tokens() + 1).min(self.limits.context);
-            let fits = end - n_computed <= self.budget_left()
+            let fits = end.is_some()
                 && loop {
                     let others = self.running.iter().map(|s| (&s.holding, s.n_tokens()));
                     if self.kv.can_admit(&sequence.holding, &hit, n_tokens, others) {
@@ -275,9 +366,7 @@ impl Scheduler {
                         break false;
                     }
                 };
-            if !fits {
-                return self.waiting.push_front(sequence);
-            }
+            let Some(end) = end.filter(|_| fits) else { return self.waiting.push_front(sequence) };
             if !resumes {
                 let holding = self.kv.acquire(&hit);
                 sequence.start(holding, hit.n_tokens, &self.limits, now, &mut self.events);
@@ -292,7 +381,16 @@ impl Scheduler {
     fn take(&mut self, at: usize, end: usize) {
         let sequence = &mut self.running[at];
         if self.kv.extend(&mut sequence.holding, end) {
-            self.planned.push(Planned { ticket: sequence.ticket, n_tokens: end - sequence.n_computed, end });
+            sequence.in_step = true;
+            let start = sequence.n_computed;
+            self.planned.push(Planned {
+                ticket: sequence.ticket,
+                n_tokens: end - start,
+                start,
+                end,
+                role: sequence.role_at(start),
+                writes: sequence.writes(start),
+            });
         }
     }
 

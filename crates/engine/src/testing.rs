@@ -10,8 +10,8 @@ use crate::rng::splitmix64;
 pub use crate::scheduler::{Scheduler, StepFailure};
 pub use crate::step::step;
 use crate::{
-    CacheKind, Constraint, ConstraintError, EventSink, ModelRunner, Next, RowResult, RowWant, RunnerError, RunnerSpec,
-    SequenceEvent, SequencePlan, StepPlan, StepResults, TokenId, TokenSet,
+    CacheKind, Constraint, ConstraintError, EventSink, ModelRunner, Next, RowResult, RowRole, RowWant, RunnerError,
+    RunnerSpec, SequenceEvent, SequencePlan, StepCosts, StepPlan, StepResults, TokenId, TokenSet,
 };
 
 /// A model without weights. It writes each token into the blocks that the plan names, and computes the logits of a
@@ -20,7 +20,8 @@ use crate::{
 #[derive(Debug)]
 pub struct FakeRunner {
     spec: RunnerSpec,
-    levels: u32,
+    model: FakeModel,
+    costs: Option<StepCosts>,
     /// Per group, per block, per slot: token and position. A state block has one slot: its state and the next position.
     cache: Vec<Vec<Vec<Cell>>>,
     next_failure: FailureSwitch,
@@ -28,6 +29,20 @@ pub struct FakeRunner {
 }
 
 type Cell = Option<(u64, usize)>;
+
+/// How a [`FakeRunner`] makes logits of what a position sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FakeModel {
+    /// Number of different values a logit can take: few make ties. 0 is as many as f32 has.
+    pub levels: u32,
+    /// Tokens are written with their role: a prompt's are others than those of an answer.
+    pub roles: bool,
+    /// The token that followed the last one where that came before is the likeliest: texts repeat themselves.
+    pub echoes: bool,
+}
+
+/// Marks a token written as an answer's.
+const ANSWER: u64 = 1 << 40;
 
 /// Makes the next step of its runner fail.
 #[derive(Debug, Clone, Default)]
@@ -55,11 +70,16 @@ impl FailureSwitch {
 }
 
 impl FakeRunner {
-    /// `levels` is the number of different values a logit can take: few make ties. 0 is as many as f32 has.
+    /// A runner of the model with so many `levels` and nothing else, without a cost table.
     pub fn new(spec: RunnerSpec, levels: u32) -> Self {
+        Self::of_model(spec, FakeModel { levels, ..FakeModel::default() }, None)
+    }
+
+    /// A runner of this model that says its steps cost so much.
+    pub fn of_model(spec: RunnerSpec, model: FakeModel, costs: Option<StepCosts>) -> Self {
         let slots = |kind| if kind == CacheKind::State { 1 } else { spec.block_size };
         let cache = spec.groups.iter().map(|g| vec![vec![None; slots(g.kind)]; g.n_blocks]).collect();
-        Self { spec, levels, cache, next_failure: FailureSwitch::default(), gate: None }
+        Self { spec, model, costs, cache, next_failure: FailureSwitch::default(), gate: None }
     }
 
     /// The switch that makes its next step fail.
@@ -89,19 +109,20 @@ impl FakeRunner {
             }
             for (position, &token) in (part.start..).zip(&part.tokens) {
                 let block = table[position / self.spec.block_size] as usize;
-                self.cache[g][block][position % self.spec.block_size] = Some((token.into(), position));
+                self.cache[g][block][position % self.spec.block_size] =
+                    Some((self.model.cell(token, part.role), position));
             }
         }
         Ok(())
     }
 
-    /// What the token at `position` sees of a group, mixed into one number.
-    fn read(&self, g: usize, part: &SequencePlan, first: usize, position: usize) -> Result<u64, RunnerError> {
-        let mut seen = 0;
+    /// What the token at `position` sees of a group.
+    fn read(&self, g: usize, part: &SequencePlan, first: usize, position: usize) -> Result<Vec<u64>, RunnerError> {
+        let mut seen = Vec::new();
         for at in first..=position {
             let block = part.block_tables[g][at / self.spec.block_size] as usize;
             match self.cache[g][block][at % self.spec.block_size] {
-                Some((token, written_at)) if written_at == at => seen = mix(seen, token),
+                Some((token, written_at)) if written_at == at => seen.push(token),
                 other => return Err(RunnerError::Plan(format!("group {g}, position {at}: holds {other:?}"))),
             }
         }
@@ -113,25 +134,28 @@ impl FakeRunner {
         for (index, &token) in part.tokens.iter().enumerate() {
             let position = part.start + index;
             let mut seen = 0;
+            let mut echo = None;
             let wanted = outputs.next_if(|output| output.index == index);
             for g in 0..self.spec.groups.len() {
-                let of_group = match self.spec.groups[g].kind {
-                    CacheKind::Full if wanted.is_some() => self.read(g, part, 0, position)?,
-                    CacheKind::Window(w) if wanted.is_some() => {
-                        self.read(g, part, (position + 1).saturating_sub(w), position)?
+                let kind = self.spec.groups[g].kind;
+                let of_group = match kind {
+                    CacheKind::Full | CacheKind::Window(_) if wanted.is_some() => {
+                        let tokens = self.read(g, part, first_seen(kind, position), position)?;
+                        echo = echo.or(self.model.echo(&tokens));
+                        fold(&tokens)
                     }
                     CacheKind::Full | CacheKind::Window(_) => 0,
                     CacheKind::State => {
                         let cell = &mut self.cache[g][part.block_tables[g][0] as usize][0];
                         let (state, next) = if position == 0 { (0, 0) } else { cell.unwrap_or((0, usize::MAX)) };
                         check(next == position, || format!("group {g}: state at {next}, not {position}"))?;
-                        cell.insert((mix(state, token.into()), position + 1)).0
+                        cell.insert((mix(state, self.model.cell(token, part.role)), position + 1)).0
                     }
                 };
                 seen = mix(seen, of_group);
             }
             if let Some(output) = wanted {
-                rows.push(answer(&output.want, row(seen, self.spec.vocab_size, self.levels)));
+                rows.push(answer(&output.want, self.model.row(seen, echo, self.spec.vocab_size)));
             }
         }
         check(outputs.next().is_none(), || format!("outputs out of order in {part:?}"))
@@ -155,6 +179,14 @@ impl FakeRunner {
 impl ModelRunner for FakeRunner {
     fn spec(&self) -> &RunnerSpec {
         &self.spec
+    }
+
+    fn step_costs(&self) -> Option<StepCosts> {
+        self.costs.clone()
+    }
+
+    fn roles_differ(&self) -> bool {
+        self.model.roles
     }
 
     fn run(&mut self, plan: &StepPlan) -> Result<StepResults, RunnerError> {
@@ -189,14 +221,60 @@ impl ModelRunner for FakeRunner {
     }
 }
 
-/// The logits behind the last of `tokens`, as a [`FakeRunner`] of this spec computes them through its blocks.
-pub fn fake_logits(spec: &RunnerSpec, levels: u32, tokens: &[TokenId]) -> Vec<f32> {
-    let fold = |tokens: &[TokenId]| tokens.iter().fold(0, |seen, &token| mix(seen, token.into()));
-    let groups = spec.groups.iter().map(|group| match group.kind {
-        CacheKind::Full | CacheKind::State => fold(tokens),
-        CacheKind::Window(w) => fold(&tokens[tokens.len().saturating_sub(w)..]),
+/// The logits behind the last of `tokens`, the first `n_prompt` of them a prompt, as a [`FakeRunner`] of this spec and
+/// model computes them through its blocks.
+pub fn fake_logits(spec: &RunnerSpec, model: FakeModel, tokens: &[TokenId], n_prompt: usize) -> Vec<f32> {
+    let role = |at| if at < n_prompt { RowRole::Prompt } else { RowRole::Decode };
+    let cells: Vec<u64> = tokens.iter().enumerate().map(|(at, &token)| model.cell(token, role(at))).collect();
+    let mut echo = None;
+    let groups = spec.groups.iter().map(|group| {
+        let seen = &cells[first_seen(group.kind, tokens.len() - 1)..];
+        if group.kind != CacheKind::State {
+            echo = echo.or(model.echo(seen));
+        }
+        fold(seen)
     });
-    row(groups.fold(0, mix), spec.vocab_size, levels)
+    let seen = groups.collect::<Vec<_>>().into_iter().fold(0, mix);
+    model.row(seen, echo, spec.vocab_size)
+}
+
+impl FakeModel {
+    /// What is written for a token.
+    fn cell(self, token: TokenId, role: RowRole) -> u64 {
+        u64::from(token) | if self.roles && role == RowRole::Decode { ANSWER } else { 0 }
+    }
+
+    /// What followed the last token where it came before, if it did.
+    fn echo(self, cells: &[u64]) -> Option<TokenId> {
+        let token = |cell: &u64| (cell & !ANSWER) as TokenId;
+        let (last, before) = cells.split_last().filter(|_| self.echoes)?;
+        let at = before.iter().rposition(|cell| token(cell) == token(last))?;
+        Some(token(&cells[at + 1]))
+    }
+
+    /// Logits in -4..4 that follow from what was seen; that of an echo is 6 higher.
+    fn row(self, seen: u64, echo: Option<TokenId>, vocab_size: usize) -> Vec<f32> {
+        let unit = |id: usize| (mix(seen, id as u64) >> 40) as f32 / (1 << 24) as f32;
+        let levels = self.levels as f32;
+        let round = |x: f32| if self.levels == 0 { x } else { (x * levels).floor() / levels };
+        let mut logits: Vec<f32> = (0..vocab_size).map(|id| round(unit(id)) * 8.0 - 4.0).collect();
+        if let Some(logit) = echo.and_then(|token| logits.get_mut(token as usize)) {
+            *logit += 6.0;
+        }
+        logits
+    }
+}
+
+/// The first position that a token sees of a group.
+fn first_seen(kind: CacheKind, position: usize) -> usize {
+    match kind {
+        CacheKind::Full | CacheKind::State => 0,
+        CacheKind::Window(w) => (position + 1).saturating_sub(w),
+    }
+}
+
+fn fold(cells: &[u64]) -> u64 {
+    cells.iter().fold(0, |seen, &cell| mix(seen, cell))
 }
 
 /// Answers a row's wish from its logits, as any runner must.
@@ -315,11 +393,4 @@ fn spoil(row: &mut RowResult) {
 
 fn mix(seen: u64, token: u64) -> u64 {
     splitmix64(seen.rotate_left(7) ^ token.wrapping_add(0x9e37_79b9_7f4a_7c15))
-}
-
-/// Logits in -4..4 that follow from what was seen.
-fn row(seen: u64, vocab_size: usize, levels: u32) -> Vec<f32> {
-    let unit = |id: usize| (mix(seen, id as u64) >> 40) as f32 / (1 << 24) as f32;
-    let round = |x: f32| if levels == 0 { x } else { (x * levels as f32).floor() / levels as f32 };
-    (0..vocab_size).map(|id| round(unit(id)) * 8.0 - 4.0).collect()
 }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use tsserve_engine::testing::{ChannelSink, Failure, FakeRunner};
+use tsserve_engine::testing::{ChannelSink, Failure, FakeModel, FakeRunner};
 use tsserve_engine::{
     AddError, CacheGroup, CacheKind, ComputePool, Engine, EngineConfig, EventKind, EventSink, FinishReason, Request,
-    RunnerSpec, SamplingParams, SequenceEvent, SequenceId,
+    RunnerSpec, SamplingParams, SequenceEvent, SequenceId, StepCosts,
 };
 
 type Batches = Receiver<Vec<SequenceEvent>>;
@@ -269,6 +269,18 @@ fn two_engines_take_turns_on_one_pool() {
     let answers: Vec<_> = engines.iter().map(|(_, batches)| tokens_of(&until_ended(batches, 1), 1)).collect();
     assert_eq!(answers[0].len(), 60);
     assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn drafts_are_counted_and_save_steps() {
+    let costs = StepCosts::new([(1, Duration::from_millis(10)), (100, Duration::from_millis(11))]);
+    let model = FakeModel { levels: 3, echoes: true, ..FakeModel::default() };
+    let (engine, batches) = spawn(FakeRunner::of_model(spec(), model, costs), config());
+    engine.add(request(1, 9, 100)).unwrap();
+    assert_eq!(tokens_of(&until_ended(&batches, 1), 1).len(), 100);
+    let stats = engine.stats();
+    assert!(stats.accepted_tokens > 0 && stats.accepted_tokens <= stats.drafted_tokens, "{stats:?}");
+    assert_eq!(stats.steps + stats.accepted_tokens, 100);
 }
 
 /// A sink that panics once.

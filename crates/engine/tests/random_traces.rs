@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tsserve_engine::testing::{
-    Failure, FailureSwitch, FakeRunner, Rng, Scheduler, SeededConstraint, fake_logits, step,
+    Failure, FailureSwitch, FakeModel, FakeRunner, Rng, Scheduler, SeededConstraint, fake_logits, step,
 };
 use tsserve_engine::{
-    CacheGroup, CacheKind, Constraint, EngineConfig, EventKind, FinishReason, ModelRunner, Request, RunnerError,
-    RunnerSpec, SamplingParams, SequenceId, StepPlan, StepResults, TokenOutput,
+    CacheGroup, CacheKind, Constraint, EngineConfig, EventKind, FinishReason, ModelRunner, Request, RowRole,
+    RunnerError, RunnerSpec, SamplingParams, SequenceId, SequencePlan, Speculation, StepCosts, StepPlan, StepResults,
+    TokenOutput,
 };
 
 const VOCAB: usize = 48;
@@ -20,7 +21,8 @@ const PARK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything one trace needs to be run again.
 struct World {
     spec: RunnerSpec,
-    levels: u32,
+    model: FakeModel,
+    costs: Option<StepCosts>,
     config: EngineConfig,
 }
 
@@ -39,13 +41,21 @@ struct Seen {
 struct Watched {
     runner: FakeRunner,
     max_tokens: usize,
-    /// Where each sequence's last step ended.
+    max_rows: usize,
+    n_prompt: HashMap<SequenceId, usize>,
+    /// Where each sequence's last step ended, without its draft.
     ends: HashMap<SequenceId, usize>,
     /// Where each sequence's last step ended that had a row for its last token.
     answered: HashMap<SequenceId, usize>,
     n_restarts: usize,
     n_repeated_rows: usize,
     n_forced_runs: usize,
+    n_cut_chunks: usize,
+}
+
+/// Tokens of its draft: rows of an answer are asked for one token, or for those of a draft too.
+fn n_drafted(part: &SequencePlan) -> usize {
+    if part.role == RowRole::Decode { part.outputs.len().saturating_sub(1) } else { 0 }
 }
 
 impl ModelRunner for Watched {
@@ -53,15 +63,31 @@ impl ModelRunner for Watched {
         self.runner.spec()
     }
 
+    fn step_costs(&self) -> Option<StepCosts> {
+        self.runner.step_costs()
+    }
+
+    fn roles_differ(&self) -> bool {
+        self.runner.roles_differ()
+    }
+
     fn run(&mut self, plan: &StepPlan) -> Result<StepResults, RunnerError> {
         assert!(plan.n_tokens() <= self.max_tokens, "over budget: {plan:?}");
         let block_size = self.spec().block_size;
         for part in &plan.sequences {
-            let end = part.start + part.tokens.len();
-            // Forced tokens begin where the answer stands; chunks of what was known before begin at a border.
-            let known = self.answered.get(&part.sequence) == Some(&part.start);
-            self.n_forced_runs += usize::from(known && part.tokens.len() > 1);
-            assert!(known || part.tokens.len() == 1 || part.start % block_size == 0, "unaligned: {part:?}");
+            let end = part.start + part.tokens.len() - n_drafted(part);
+            assert!(n_drafted(part) == 0 || plan.n_tokens() <= self.max_rows, "too many drafts: {plan:?}");
+            // Positions of the prompt are computed as such whenever they are, and those behind it as an answer's.
+            let n_prompt = self.n_prompt[&part.sequence];
+            let role = if part.start < n_prompt { RowRole::Prompt } else { RowRole::Decode };
+            assert!(part.role == role && (role == RowRole::Decode || end <= n_prompt), "roles are mixed: {part:?}");
+            // An answer goes on where it stands; chunks of what was known before begin at a border.
+            let known = self.answered.get(&part.sequence).is_some_and(|&answered| part.start >= answered);
+            self.n_forced_runs += usize::from(known && end > part.start + 1);
+            let at_border = part.start % block_size == 0 || part.start == n_prompt;
+            assert!(known || part.tokens.len() == 1 || at_border, "unaligned: {part:?}");
+            self.n_cut_chunks +=
+                usize::from(role == RowRole::Prompt && end < n_prompt && part.tokens.len() <= block_size);
             if part.outputs.last().is_some_and(|output| output.index + 1 == part.tokens.len()) {
                 self.answered.insert(part.sequence, end);
             }
@@ -129,6 +155,8 @@ impl World {
                 vec![Window(6)],
                 vec![Window(1), Full],
                 vec![Full, State],
+                vec![Full],
+                vec![Window(7), Full],
             ],
         );
         let groups: Vec<_> = kinds
@@ -144,13 +172,35 @@ impl World {
             .collect();
         Self {
             spec: RunnerSpec { vocab_size: VOCAB, block_size, max_context: 40 + below(rng, 40), groups },
-            levels: one_of(rng, &[0, 3, 25]),
+            model: FakeModel {
+                levels: one_of(rng, &[0, 3, 25]),
+                roles: below(rng, 2) == 0,
+                echoes: below(rng, 2) == 0,
+            },
+            // No table; one where drafts cost nothing, one where they cost something, and chunks much.
+            costs: one_of(
+                rng,
+                &[
+                    None,
+                    StepCosts::new([(1, Duration::from_millis(2)), (1000, Duration::from_millis(3))]),
+                    StepCosts::new([(1, Duration::from_millis(2)), (100, Duration::from_millis(24))])
+                        .map(|costs| costs.with_context(Duration::from_millis(1), Duration::from_millis(1))),
+                ],
+            ),
             config: EngineConfig {
                 max_num_seqs: 1 + below(rng, 5),
                 max_batch_tokens: 1 + below(rng, 40),
                 max_queue: 0,
                 prefix_cache: below(rng, 5) > 0,
                 park_timeout: PARK_TIMEOUT,
+                inter_token_target: one_of(rng, &[None, Some(Duration::from_millis(4))]),
+                speculation: one_of(
+                    rng,
+                    &[
+                        Some(Speculation::default()),
+                        Some(Speculation { min_ngram: 1, max_ngram: 1, max_rows: 5, max_sequences: 9 }),
+                    ],
+                ),
             },
         }
     }
@@ -192,19 +242,22 @@ impl World {
 
 impl<'a> Trace<'a> {
     fn new(world: &'a World, config: &EngineConfig) -> Self {
-        let runner = FakeRunner::new(world.spec.clone(), world.levels);
+        let runner = FakeRunner::of_model(world.spec.clone(), world.model, world.costs.clone());
         Self {
             world,
-            scheduler: Scheduler::new(&world.spec, config),
+            scheduler: Scheduler::new(&runner, config),
             switch: runner.failure_switch(),
             runner: Watched {
                 runner,
                 max_tokens: config.max_batch_tokens.max(config.max_num_seqs + world.spec.block_size),
+                max_rows: config.speculation.as_ref().map_or(0, |speculation| speculation.max_rows),
+                n_prompt: HashMap::new(),
                 ends: HashMap::new(),
                 answered: HashMap::new(),
                 n_restarts: 0,
                 n_repeated_rows: 0,
                 n_forced_runs: 0,
+                n_cut_chunks: 0,
             },
             now: Instant::now(),
             requests: HashMap::new(),
@@ -219,6 +272,7 @@ impl<'a> Trace<'a> {
         self.granted.insert(request.id, request.credit.into());
         self.seen.insert(request.id, Seen::default());
         self.requests.insert(request.id, request.clone());
+        self.runner.n_prompt.insert(request.id, request.prompt.len());
         self.scheduler.add(request, self.now);
     }
 
@@ -314,9 +368,15 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// What a request answers when nothing else runs and nothing is reused.
+/// What a request answers when nothing else runs, nothing is reused and nothing is drafted.
 fn alone(world: &World, request: &Request) -> Seen {
-    let config = EngineConfig { prefix_cache: false, max_batch_tokens: 1000, ..world.config.clone() };
+    let config = EngineConfig {
+        prefix_cache: false,
+        max_batch_tokens: 1000,
+        speculation: None,
+        inter_token_target: None,
+        ..world.config.clone()
+    };
     let mut trace = Trace::new(world, &config);
     trace.add(Request { credit: u32::MAX, ..request.clone() });
     trace.drain();
@@ -328,7 +388,7 @@ fn greedy_by_definition(world: &World, request: &Request, n: usize) -> Vec<u32> 
     let mut tokens = request.prompt.to_vec();
     let mut constraint = request.constraint.is_some().then(|| seeded(request.id.0));
     for _ in 0..n {
-        let logits = fake_logits(&world.spec, world.levels, &tokens);
+        let logits = fake_logits(&world.spec, world.model, &tokens, request.prompt.len());
         let allowed = constraint.as_ref().map_or((0..VOCAB as u32).collect(), SeededConstraint::allowed);
         let best = allowed.iter().map(|&id| logits[id as usize]).fold(f32::NEG_INFINITY, f32::max);
         tokens.push(*allowed.iter().find(|&&id| logits[id as usize] == best).unwrap());
@@ -350,6 +410,9 @@ struct Totals {
     repeated_rows: usize,
     constrained: usize,
     forced_runs: usize,
+    cut_chunks: usize,
+    drafted: u64,
+    accepted: u64,
 }
 
 fn run_trace(seed: u64, totals: &mut Totals) {
@@ -366,6 +429,11 @@ fn run_trace(seed: u64, totals: &mut Totals) {
     totals.restarts += trace.runner.n_restarts;
     totals.repeated_rows += trace.runner.n_repeated_rows;
     totals.forced_runs += trace.runner.n_forced_runs;
+    totals.cut_chunks += trace.runner.n_cut_chunks;
+    let drafts = trace.scheduler.take_drafts();
+    assert!(drafts.accepted <= drafts.drafted && (drafts.drafted == 0 || world.costs.is_some()));
+    totals.drafted += drafts.drafted;
+    totals.accepted += drafts.accepted;
     for (id, seen) in &trace.seen {
         let request = &trace.requests[id];
         let expected = alone(&world, request);
@@ -419,6 +487,9 @@ fn every_answer_is_the_one_given_alone() {
         (totals.repeated_rows, 100),
         (totals.constrained, 2000),
         (totals.forced_runs, 500),
+        (totals.cut_chunks, 500),
+        (totals.drafted as usize, 5000),
+        (totals.accepted as usize, 2000),
     ];
     assert!(reached.iter().all(|(n, least)| n >= least), "{reached:?}");
 }

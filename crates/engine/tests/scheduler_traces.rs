@@ -1,7 +1,8 @@
 //! The scheduler as traces: each file of `traces/` is a script, and behind `>` what came of each line. A new case is a
 //! new file; `UPDATE_TRACES=1` writes what comes, to be read before it is committed.
 //!
-//! `engine seqs=2 batch=20 block=4 full=8 window6=8 context=64 cache=off` sets up (groups in the order named),
+//! `engine seqs=2 batch=20 block=4 full=8 window6=8 context=64 cache=off` sets up (groups in the order named; `roles`,
+//! `echoes`, `levels` and `vocab` say what the model is like, `costs=1:2,16:10` that a row takes 2 ms and 16 take 10),
 //! `add a 10 new=3 credit=2 like=b:8 salt=1 prompt_logprobs top_k=4` adds a prompt of 10 tokens, the first 8 of them
 //! those of `b`, `step [n]`, `abort a`, `grant a 2`, `wait 5` (seconds; the park timeout is 10), `fail error|panic|row|nan`.
 
@@ -12,10 +13,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tsserve_engine::testing::{Failure, FailureSwitch, FakeRunner, Scheduler, StepFailure};
+use tsserve_engine::testing::{Failure, FailureSwitch, FakeModel, FakeRunner, Scheduler, StepFailure};
 use tsserve_engine::{
-    CacheGroup, CacheKind, EngineConfig, EventKind, ModelRunner, Request, RowWant, RunnerSpec, SamplingParams,
-    SequenceId, StepPlan,
+    CacheGroup, CacheKind, EngineConfig, EventKind, ModelRunner, Request, RowRole, RowWant, RunnerSpec, SamplingParams,
+    SequenceId, StepCosts, StepPlan,
 };
 
 const VOCAB: usize = 1000;
@@ -137,7 +138,7 @@ impl Script {
 fn set_up(words: &[&str], options: &HashMap<&str, &str>) -> EngineUnderTest {
     let number = |key: &str, default: usize| options.get(key).map_or(default, |value| value.parse().unwrap());
     let groups = words.iter().filter_map(|word| {
-        let (kind, n_blocks) = word.split_once('=').unwrap();
+        let (kind, n_blocks) = word.split_once('=')?;
         let kind = match kind {
             "full" => CacheKind::Full,
             "state" => CacheKind::State,
@@ -146,7 +147,7 @@ fn set_up(words: &[&str], options: &HashMap<&str, &str>) -> EngineUnderTest {
         Some(CacheGroup { kind, n_blocks: n_blocks.parse().unwrap() })
     });
     let spec = RunnerSpec {
-        vocab_size: VOCAB,
+        vocab_size: number("vocab", VOCAB),
         block_size: number("block", 4),
         max_context: number("context", 1000),
         groups: groups.collect(),
@@ -157,14 +158,29 @@ fn set_up(words: &[&str], options: &HashMap<&str, &str>) -> EngineUnderTest {
         max_queue: 100,
         prefix_cache: options.get("cache") != Some(&"off"),
         park_timeout: Duration::from_secs(10),
+        inter_token_target: Some(Duration::from_millis(number("target", 50) as u64)),
+        ..EngineConfig::default()
     };
-    let runner = FakeRunner::new(spec.clone(), number("levels", 0) as u32);
+    let model = FakeModel {
+        levels: number("levels", 0) as u32,
+        roles: words.contains(&"roles"),
+        echoes: words.contains(&"echoes"),
+    };
+    let runner = FakeRunner::of_model(spec, model, options.get("costs").map(|costs| step_costs(costs)));
     EngineUnderTest {
-        scheduler: Scheduler::new(&spec, &config),
+        scheduler: Scheduler::new(&runner, &config),
         switch: runner.failure_switch(),
         runner,
         now: Instant::now(),
     }
+}
+
+fn step_costs(points: &str) -> StepCosts {
+    let point = |point: &str| {
+        let (rows, ms) = point.split_once(':').unwrap();
+        (rows.parse().unwrap(), Duration::from_millis(ms.parse().unwrap()))
+    };
+    StepCosts::new(points.split(',').map(point)).unwrap()
 }
 
 fn step(engine: &mut EngineUnderTest, names: &[String], output: &mut String) {
@@ -186,7 +202,8 @@ fn print_plan(plan: &StepPlan, names: &[String], output: &mut String) {
         let name = &names[part.sequence.0 as usize];
         let end = part.start + part.tokens.len();
         let tables: Vec<_> = part.block_tables.iter().map(|table| format!("{table:?}")).collect();
-        write!(output, "{name} {}..{end} {}", part.start, tables.join(" ")).unwrap();
+        let role = if part.role == RowRole::Decode { "" } else { "prompt " };
+        write!(output, "{name} {role}{}..{end} {}", part.start, tables.join(" ")).unwrap();
         for row in &part.outputs {
             let want = match &row.want {
                 RowWant::ArgMax => "best".into(),

@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tsserve_engine::{BlockId, ModelRunner, OutputRow, RowWant, SequenceId, SequencePlan, StepPlan, TokenId};
-use tsserve_models::candle::{
-    BLOCK_SIZE, CandleRunner, DeviceKind, RunnerOptions, configure_threads, device, kv_layout,
-};
+use tsserve_engine::{BlockId, ModelRunner, OutputRow, RowRole, RowWant, SequenceId, SequencePlan, StepPlan, TokenId};
+use tsserve_models::BLOCK_SIZE;
+use tsserve_models::candle::{CandleRunner, DeviceKind, RunnerOptions, configure_threads, device, kv_layout};
 use tsserve_models::checkpoint::Checkpoint;
 use tsserve_models::weights::ModelFiles;
 
@@ -89,6 +88,7 @@ impl Bench {
             let table: Arc<[BlockId]> = (first..first + per_sequence).map(|block| block as BlockId).collect();
             SequencePlan {
                 sequence: SequenceId(index as u64),
+                role: if n == 1 { RowRole::Decode } else { RowRole::Prompt },
                 tokens: (0..n).map(|i| ((i * 7919 + index * 31 + 11) % vocab_size) as TokenId).collect(),
                 start,
                 block_tables: vec![table; n_groups],

@@ -5,5 +5,11 @@ pub mod architecture;
 pub mod candle;
 pub mod checkpoint;
 pub mod config;
+pub mod cpu;
 pub mod error;
+mod kv_groups;
+mod step;
 pub mod weights;
+
+pub use kv_groups::KvGroupLayout;
+pub use step::BLOCK_SIZE;

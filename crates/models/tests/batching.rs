@@ -7,7 +7,7 @@ mod runner;
 
 use runner::{Golden, OPS, TINY, TestRunner, all_rows, assert_close, ids, json, last_row};
 use tsserve_engine::{RowWant, TokenId};
-use tsserve_models::candle::BLOCK_SIZE;
+use tsserve_models::BLOCK_SIZE;
 
 fn assert_same(found: &[Vec<f32>], expected: &[Vec<f32>], plain_ops: bool, what: &str) {
     if plain_ops {

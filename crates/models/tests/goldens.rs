@@ -201,7 +201,8 @@ fn rows_get_what_they_ask_for() {
 #[test]
 fn cache_groups_and_their_bytes() {
     use tsserve_engine::{CacheKind, ModelRunner};
-    use tsserve_models::candle::{CandleRunner, Dtype, KvGroupLayout, RunnerDevice, RunnerOptions, kv_layout};
+    use tsserve_models::KvGroupLayout;
+    use tsserve_models::candle::{CandleRunner, Dtype, RunnerDevice, RunnerOptions, kv_layout};
     let gemma = open(&fixtures().join("models/gemma3_text"));
     // Keys and values of 16 positions, one head of 32, f16: 2 KiB per layer.
     let expected = [

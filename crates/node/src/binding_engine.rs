@@ -124,6 +124,8 @@ impl NativeEngine {
             waiting: stats.waiting as u32,
             free_blocks: stats.free_blocks as u32,
             total_blocks: stats.total_blocks as u32,
+            drafted_tokens: stats.drafted_tokens as f64,
+            accepted_tokens: stats.accepted_tokens as f64,
         })
     }
 
@@ -159,6 +161,9 @@ pub struct BindingStats {
     /// KV blocks over all cache groups.
     pub free_blocks: u32,
     pub total_blocks: u32,
+    /// Tokens drafted and verified since the load, and those of them that are in answers.
+    pub drafted_tokens: f64,
+    pub accepted_tokens: f64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -24,6 +24,7 @@ pub struct BindingLoadOptions {
     pub kv_cache_memory: Option<f64>,
     pub threads: Option<u32>,
     pub prefix_cache: Option<bool>,
+    pub speculation: Option<bool>,
     pub no_download: Option<bool>,
     pub default_seed: Option<i64>,
 }
@@ -63,6 +64,7 @@ impl TryFrom<BindingLoadOptions> for LoadOptions {
             kv_cache_memory: options.kv_cache_memory.map(|n| n as u64),
             threads: options.threads.map(|n| n as usize),
             prefix_cache: options.prefix_cache,
+            speculation: options.speculation,
             no_download: options.no_download.unwrap_or(false),
             default_seed: options.default_seed.map(|n| n as u64),
         })

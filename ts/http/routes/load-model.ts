@@ -5,6 +5,7 @@ import {
   parseLoadModelRequest,
   type ResetResult,
 } from '../../protocol/load-model.js';
+import { ApiError } from '../../protocol/errors.js';
 import { acquireModel } from '../acquire.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
@@ -37,6 +38,8 @@ export const loadModel: Route = {
       await events.last({ status: 'ready', model, cached });
     } catch (error) {
       if (context.signal.aborted) throw error;
+      // No model was named where none is the one: a mistake in the request, before anything was looked for.
+      if (id === undefined && !sse.started && error instanceof ApiError) throw error;
       const { message, code } = reportError(context, error);
       await events.last({ status: 'error', model, message, code });
     }

@@ -151,7 +151,7 @@ mod tests {
         let mut pool = BlockPool::new(3);
         let ids: Vec<_> = (0..3).map(|_| pool.allocate().unwrap()).collect();
         assert_eq!(pool.allocate(), None);
-        let prefixes: Vec<_> = (0..3).map(|i| tree.extend(None, 0, &[i])).collect();
+        let prefixes: Vec<_> = (0..3).map(|i| tree.extend(None, 0, 9, &[i])).collect();
         for (&id, prefix) in ids.iter().zip(&prefixes) {
             pool.register(id, prefix);
         }

@@ -21,6 +21,8 @@ type Known = Rc<RefCell<HashMap<Rc<Key>, Weak<Prefix>>>>;
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     parent: Parent,
+    /// How many of the tokens, the first ones, were computed as a prompt's. All, where that makes no difference.
+    n_prompt: usize,
     tokens: Box<[TokenId]>,
 }
 
@@ -60,8 +62,16 @@ pub(crate) struct PrefixTree {
 
 impl PrefixTree {
     /// The prefix that `tokens` (one full block) make behind `parent`, or at the start of a sequence with this salt.
-    pub(crate) fn extend(&mut self, parent: Option<&Rc<Prefix>>, salt: u64, tokens: &[TokenId]) -> Rc<Prefix> {
-        let key = Key { parent: parent.map_or(Parent::Root { salt }, |p| Parent::Block(p.id)), tokens: tokens.into() };
+    /// `n_prompt` of them, the first ones, are computed as a prompt's.
+    pub(crate) fn extend(
+        &mut self,
+        parent: Option<&Rc<Prefix>>,
+        salt: u64,
+        n_prompt: usize,
+        tokens: &[TokenId],
+    ) -> Rc<Prefix> {
+        let parent_id = parent.map_or(Parent::Root { salt }, |p| Parent::Block(p.id));
+        let key = Key { parent: parent_id, n_prompt: n_prompt.min(tokens.len()), tokens: tokens.into() };
         if let Some(prefix) = self.known.borrow().get(&key).and_then(Weak::upgrade) {
             return prefix;
         }
@@ -81,15 +91,16 @@ mod tests {
     #[test]
     fn equal_contents_are_one_value_and_nothing_stays() {
         let mut tree = PrefixTree::default();
-        let a = tree.extend(None, 0, &[1, 2]);
-        let ab = tree.extend(Some(&a), 0, &[3, 4]);
-        assert_eq!(tree.extend(None, 0, &[1, 2]).id(), a.id());
-        assert_ne!(tree.extend(None, 1, &[1, 2]).id(), a.id());
-        assert_ne!(tree.extend(None, 0, &[3, 4]).id(), ab.id());
+        let a = tree.extend(None, 0, 9, &[1, 2]);
+        let ab = tree.extend(Some(&a), 0, 9, &[3, 4]);
+        assert_eq!(tree.extend(None, 0, 9, &[1, 2]).id(), a.id());
+        assert_ne!(tree.extend(None, 1, 9, &[1, 2]).id(), a.id());
+        assert_ne!(tree.extend(None, 0, 9, &[3, 4]).id(), ab.id());
+        assert_ne!(tree.extend(None, 0, 1, &[1, 2]).id(), a.id());
         let a_id = a.id();
         drop(a);
         // The child keeps its parent known.
-        assert_eq!(tree.extend(None, 0, &[1, 2]).id(), a_id);
+        assert_eq!(tree.extend(None, 0, 9, &[1, 2]).id(), a_id);
         drop(ab);
         assert!(tree.known.borrow().is_empty());
     }
@@ -97,9 +108,9 @@ mod tests {
     #[test]
     fn a_very_long_chain_drops_without_recursion() {
         let mut tree = PrefixTree::default();
-        let mut last = tree.extend(None, 0, &[0]);
+        let mut last = tree.extend(None, 0, 9, &[0]);
         for i in 1..200_000 {
-            last = tree.extend(Some(&last), 0, &[i]);
+            last = tree.extend(Some(&last), 0, 9, &[i]);
         }
         drop(last);
         assert!(tree.known.borrow().is_empty());

@@ -280,9 +280,19 @@ fn a_few_logits_are_changed_as_all_are() {
         left_over(&position.context(), &Mask::Many(Arc::new(allowed.iter().copied().collect())), &full(&logits));
     let few = Mask::Few(allowed.clone());
     let of_full_row = left_over(&position.context(), &few, &full(&logits));
-    let row = answer(&RowWant::Allowed(allowed), logits.to_vec());
+    let row = answer(&RowWant::Allowed(allowed.clone()), logits.to_vec());
     assert_eq!(whole.as_ref().unwrap(), left_over(&position.context(), &few, &row).as_ref().unwrap());
     assert_eq!(whole, of_full_row);
+    // The same token with the same log-probabilities, whether the row shows all logits or no more than is asked for.
+    let described = |row: &RowResult| {
+        super::sample(&position.context(), &few, Some(2), logits.len(), &mut Rng::new(5), row).unwrap().unwrap()
+    };
+    let asked = super::want(&position.context(), &Next::Few(allowed.clone()), Some(2), false);
+    let (short, long) = (described(&answer(&asked, logits.to_vec())), described(&full(&logits)));
+    assert_eq!((short.token, short.top.len()), (long.token, 2));
+    let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
+    assert!(close(short.logprob.unwrap(), long.logprob.unwrap()), "{short:?} {long:?}");
+    assert!(short.top.iter().zip(&long.top).all(|(a, b)| a.0 == b.0 && close(a.1, b.1)), "{short:?} {long:?}");
     // Only of its size is a row that answers the question.
     let short = RowResult { chosen: vec![1.0], ..RowResult::default() };
     assert_eq!(left_over(&position.context(), &few, &short), Err(SampleError::RowMismatch));
@@ -374,7 +384,9 @@ fn rows_ask_for_no_more_than_they_need() {
     let few = Next::Few([1, 5].into());
     let greedy = position(&SamplingParams::default(), 0);
     assert_eq!(super::want(&greedy.context(), &few, None, true), RowWant::Allowed([1, 5].into()));
-    assert_eq!(super::want(&greedy.context(), &few, Some(0), false), RowWant::Full);
+    let with_logprobs = |n| super::want(&greedy.context(), &few, Some(n), false);
+    assert_eq!(with_logprobs(0), RowWant::TopK { k: 1, chosen: vec![1, 5] });
+    assert_eq!(with_logprobs(7), RowWant::TopK { k: 7, chosen: vec![1, 5] });
     assert_eq!(super::want(&greedy.context(), &Next::Many, None, false), RowWant::Full);
 }
 

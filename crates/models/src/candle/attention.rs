@@ -4,8 +4,9 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use tsserve_engine::CacheKind;
 
 use super::kv_cache::LayerCache;
-use super::step::{Step, runs, slot, visible_from};
+use super::step::{Step, runs, slot};
 use crate::architecture::Attention;
+use crate::step::visible_from;
 
 /// Scores held at once, in elements over all heads (256 MiB of f32): longer prompts go in pieces.
 const MAX_SCORES: usize = 1 << 26;

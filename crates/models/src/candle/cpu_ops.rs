@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::rope::RopeTable;
 use super::simd::{Level, Out, Rows, dot_rows, weighted_sum};
-use super::step::{Span, runs, visible_from};
+use super::step::{Span, runs};
 use crate::architecture::{Activation, Attention};
+use crate::step::visible_from;
 use tsserve_engine::CacheKind;
 
 /// Weights that one task reads: they stay in the second-level cache while all rows of x pass.

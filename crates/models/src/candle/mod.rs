@@ -7,15 +7,15 @@
 mod attention;
 mod cpu_ops;
 mod device;
-mod head;
+pub(crate) mod head;
 mod kv_cache;
 mod layers;
 mod load;
-mod rope;
+pub(crate) mod rope;
 mod runner;
 mod simd;
 mod step;
 
 pub use device::{DeviceError, DeviceKind, Dtype, RunnerDevice, configure_threads, device};
-pub use kv_cache::{BLOCK_SIZE, KvGroupLayout, kv_layout};
+pub use kv_cache::kv_layout;
 pub use runner::{CandleRunner, HiddenPoint, HiddenTap, RunnerOptions};

@@ -28,18 +28,26 @@ impl RopeFrequencies {
         Self { inverse }
     }
 
-    /// Cosines and sines of the angles, each `[positions, rotary_dim / 2]`. Angles are f32 products, as the reference
+    /// Cosines and sines per position.
+    pub fn half(&self) -> usize {
+        self.inverse.len()
+    }
+
+    /// Cosines and sines of the angles at one position, `half` of each. Angles are f32 products, as the reference
     /// computes them.
+    pub fn fill(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+        for ((&frequency, cos), sin) in self.inverse.iter().zip(cos).zip(sin) {
+            (*sin, *cos) = (position as f32 * frequency).sin_cos();
+        }
+    }
+
+    /// Cosines and sines of the angles, each `[positions, rotary_dim / 2]`.
     pub fn table(&self, positions: &[usize]) -> RopeTable {
-        let half = self.inverse.len();
-        let mut cos = Vec::with_capacity(positions.len() * half);
-        let mut sin = Vec::with_capacity(positions.len() * half);
-        for &position in positions {
-            for &frequency in &self.inverse {
-                let (s, c) = (position as f32 * frequency).sin_cos();
-                cos.push(c);
-                sin.push(s);
-            }
+        let half = self.half();
+        let (mut cos, mut sin) = (vec![0.0; positions.len() * half], vec![0.0; positions.len() * half]);
+        for (i, &position) in positions.iter().enumerate() {
+            let row = i * half..(i + 1) * half;
+            self.fill(position, &mut cos[row.clone()], &mut sin[row]);
         }
         RopeTable { half, cos, sin }
     }

@@ -7,7 +7,7 @@ use super::attention::GroupStep;
 use super::cpu_ops::MapOp;
 use super::device::{Dtype, RunnerDevice};
 use super::head::{Head, on_host, select_rows};
-use super::kv_cache::{BLOCK_SIZE, LayerCache, allocate, kv_layout};
+use super::kv_cache::{LayerCache, allocate, kv_layout};
 use super::layers::{DecoderLayer, Linear, Ops, RmsNorm, StepContext};
 use super::load::{Loader, refused_on_device};
 use super::rope::RopeFrequencies;
@@ -17,6 +17,7 @@ use crate::architecture::Architecture;
 use crate::checkpoint::{Checkpoint, TensorRole};
 use crate::config::ConfigError;
 use crate::error::ModelError;
+use crate::step::BLOCK_SIZE;
 
 /// How a model is to run. All sizes are final: nothing grows afterwards.
 #[derive(Debug, Clone)]

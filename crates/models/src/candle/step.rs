@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tsserve_engine::{BlockId, CacheKind, RowWant, RunnerError, RunnerSpec, SequencePlan, StepPlan};
+use tsserve_engine::{BlockId, RowWant, RunnerError, RunnerSpec, SequencePlan, StepPlan};
 
-use super::kv_cache::BLOCK_SIZE;
+use crate::step::{BLOCK_SIZE, check_sequence};
 
 /// A checked plan. Row `r` is the `r`-th token over all sequences in plan order.
 #[derive(Debug)]
@@ -55,51 +55,17 @@ impl<'p> Step<'p> {
     }
 
     fn push(&mut self, sequence: &'p SequencePlan, spec: &RunnerSpec) -> Result<(), String> {
+        check_sequence(sequence, spec)?;
         let (start, len, first) = (sequence.start, sequence.tokens.len(), self.tokens.len());
-        if len == 0 {
-            return Err("no tokens".to_owned());
+        let end = start + len;
+        for (slots, table) in self.slots.iter_mut().zip(&sequence.block_tables) {
+            slots.extend((start..end).map(|position| slot(table, position)));
         }
-        let end = start
-            .checked_add(len)
-            .filter(|end| *end <= spec.max_context)
-            .ok_or_else(|| format!("{len} tokens from position {start} on pass the context of {}", spec.max_context))?;
-        if let Some(token) = sequence.tokens.iter().find(|token| **token as usize >= spec.vocab_size) {
-            return Err(format!("token {token} is not below the vocabulary size {}", spec.vocab_size));
-        }
-        if sequence.block_tables.len() != spec.groups.len() {
-            return Err(format!("{} block tables for {} groups", sequence.block_tables.len(), spec.groups.len()));
-        }
-        for (index, (table, group)) in sequence.block_tables.iter().zip(&spec.groups).enumerate() {
-            let visible = visible_from(group.kind, start);
-            let blocks = table
-                .get(visible / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE))
-                .ok_or_else(|| format!("the table of group {index} does not cover position {}", end - 1))?;
-            if let Some(block) = blocks.iter().find(|block| **block as usize >= group.n_blocks) {
-                return Err(format!("block {block} of group {index} is not below {}", group.n_blocks));
-            }
-            self.slots[index].extend((start..end).map(|position| slot(table, position)));
-        }
-        let mut previous = None;
-        for output in &sequence.outputs {
-            if output.index >= len || previous.is_some_and(|previous| output.index <= previous) {
-                return Err(format!("output index {} is out of range or order", output.index));
-            }
-            previous = Some(output.index);
-            check_want(&output.want, spec.vocab_size)?;
-            self.outputs.push((first + output.index, &output.want));
-        }
+        self.outputs.extend(sequence.outputs.iter().map(|output| (first + output.index, &output.want)));
         self.tokens.extend(&sequence.tokens);
         self.positions.extend(start..end);
         self.spans.push(Span { first, len, start, tables: sequence.block_tables.clone() });
         Ok(())
-    }
-}
-
-/// The first position that a token at `position` sees.
-pub fn visible_from(kind: CacheKind, position: usize) -> usize {
-    match kind {
-        CacheKind::Window(window) => (position + 1).saturating_sub(window),
-        CacheKind::Full | CacheKind::State => 0,
     }
 }
 
@@ -124,22 +90,9 @@ pub fn runs(table: &[BlockId], from: usize, to: usize) -> Vec<(usize, usize)> {
     runs
 }
 
-fn check_want(want: &RowWant, vocab_size: usize) -> Result<(), String> {
-    let ids: &[u32] = match want {
-        RowWant::ArgMax | RowWant::Full => &[],
-        RowWant::TopK { k: 0, .. } => return Err("top-k of nothing".to_owned()),
-        RowWant::TopK { chosen, .. } => chosen,
-        RowWant::Allowed(ids) => ids,
-    };
-    match ids.iter().find(|id| **id as usize >= vocab_size) {
-        Some(id) => Err(format!("logit of token {id} wanted, the vocabulary has {vocab_size}")),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tsserve_engine::{CacheGroup, OutputRow, SequenceId};
+    use tsserve_engine::{CacheGroup, CacheKind, OutputRow, RowRole, SequenceId};
 
     use super::*;
 
@@ -158,6 +111,7 @@ mod tests {
     fn sequence() -> SequencePlan {
         SequencePlan {
             sequence: SequenceId(1),
+            role: RowRole::Prompt,
             tokens: vec![5, 6],
             start: 31,
             block_tables: vec![vec![4, 2, 3].into(), vec![99, 1, 2].into()],

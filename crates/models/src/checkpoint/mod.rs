@@ -20,7 +20,7 @@ use crate::config::{
     special_ids_from_json,
 };
 use crate::error::ModelError;
-use crate::weights::{GgufMetadata, ModelFiles, TensorInfo, Weights, WeightsError};
+use crate::weights::{GgufMetadata, ModelFiles, TensorInfo, WeightType, Weights, WeightsError};
 use names::Naming;
 use texts::Texts;
 
@@ -33,6 +33,26 @@ pub struct Checkpoint {
     weights: Weights,
     naming: Naming,
     texts: Texts,
+}
+
+/// A matrix in its file.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredRows<'c> {
+    pub kind: WeightType,
+    pub n_rows: usize,
+    pub n_cols: usize,
+    bytes: &'c [u8],
+    /// Rows are permuted within heads of this length.
+    head_dim: Option<usize>,
+}
+
+impl<'c> StoredRows<'c> {
+    /// The stored bytes of row `row`, in the order in which `Checkpoint::load` gives rows.
+    pub fn row(&self, row: usize) -> &'c [u8] {
+        let stored = self.head_dim.map_or(row, |head_dim| names::unpermute(row, head_dim));
+        let row_bytes = self.bytes.len() / self.n_rows;
+        &self.bytes[stored * row_bytes..][..row_bytes]
+    }
 }
 
 impl Checkpoint {
@@ -116,6 +136,39 @@ impl Checkpoint {
         };
         let row_of = |row| names::unpermute(row, head_dim);
         Ok(self.weights.load_rows(&name, Some(&row_of), dtype, device)?)
+    }
+
+    /// A matrix as its rows are stored, for runners that keep weights packed.
+    ///
+    /// # Errors
+    /// The architecture has no such tensor, or it is a vector.
+    pub fn stored_rows(&self, role: TensorRole) -> Result<StoredRows<'_>, ModelError> {
+        let name = self.locate(role)?;
+        let info = self.tensor_info(role)?;
+        let [n_rows, n_cols] = info.shape[..] else {
+            return Err(WeightsError::UnknownTensor { name }.into());
+        };
+        let bytes = self.weights.raw(&name)?;
+        let head_dim = names::permuted_head_dim(self.naming, &self.architecture, role);
+        Ok(StoredRows { kind: info.dtype, n_rows, n_cols, bytes, head_dim })
+    }
+
+    /// All values of a role's tensor in f32, in the order of `load`.
+    ///
+    /// # Errors
+    /// The architecture has no such tensor.
+    pub fn load_f32(&self, role: TensorRole) -> Result<Vec<f32>, ModelError> {
+        let name = self.locate(role)?;
+        let values = self.weights.tensor_f32(&name)?;
+        let Some(head_dim) = names::permuted_head_dim(self.naming, &self.architecture, role) else {
+            return Ok(values);
+        };
+        let n_rows = self.tensor_info(role)?.shape[0];
+        let row_len = values.len() / n_rows;
+        Ok((0..n_rows)
+            .flat_map(|row| &values[names::unpermute(row, head_dim) * row_len..][..row_len])
+            .copied()
+            .collect())
     }
 
     /// The name of a role's tensor in the files.

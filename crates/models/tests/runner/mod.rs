@@ -9,10 +9,13 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use tsserve_engine::{
-    BlockId, CacheKind, ModelRunner, OutputRow, RowResult, RowWant, SequenceId, SequencePlan, StepPlan, TokenId,
+    BlockId, CacheKind, ModelRunner, OutputRow, RowResult, RowRole, RowWant, SequenceId, SequencePlan, StepPlan,
+    TokenId,
 };
-use tsserve_models::candle::{BLOCK_SIZE, CandleRunner, Dtype, RunnerDevice, RunnerOptions, kv_layout};
+use tsserve_models::BLOCK_SIZE;
+use tsserve_models::candle::{CandleRunner, Dtype, RunnerDevice, RunnerOptions, kv_layout};
 use tsserve_models::checkpoint::Checkpoint;
+use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level};
 use tsserve_models::weights::ModelFiles;
 
 pub const TINY: [&str; 5] = ["llama", "llama_smollm2", "qwen2", "qwen3", "gemma3_text"];
@@ -81,8 +84,10 @@ pub struct Sequence {
 }
 
 /// A runner and the free blocks of its groups.
-pub struct TestRunner {
-    pub runner: CandleRunner,
+pub struct TestRunner<R = CandleRunner> {
+    pub runner: R,
+    /// What the tokens of plans are.
+    pub role: RowRole,
     free: Vec<Vec<BlockId>>,
     n_blocks: usize,
     next_id: u64,
@@ -103,11 +108,26 @@ impl TestRunner {
             kv_blocks: vec![n_blocks; groups],
             plain_ops,
         };
-        let runner = CandleRunner::load(checkpoint, options, &mut |_, _| {}).unwrap();
+        Self::on(CandleRunner::load(checkpoint, options, &mut |_, _| {}).unwrap(), n_blocks)
+    }
+}
+
+impl TestRunner<CpuRunner> {
+    /// Packed weights, on two threads.
+    pub fn cpu(checkpoint: &Checkpoint, level: Level, n_blocks: usize, max_context: usize) -> Self {
+        let groups = cpu::kv_layout(&checkpoint.architecture).len();
+        let options =
+            CpuOptions { level, threads: 2, max_context, max_batch_tokens: 512, kv_blocks: vec![n_blocks; groups] };
+        Self::on(CpuRunner::load(checkpoint, options, &mut |_, _| {}).unwrap(), n_blocks)
+    }
+}
+
+impl<R: ModelRunner> TestRunner<R> {
+    fn on(runner: R, n_blocks: usize) -> Self {
         // Blocks are handed out in a scattered order with some neighbours in it, as a used pool would.
         let order = |i: usize| ((i / 2 * 37) % (n_blocks / 2) * 2 + i % 2) as BlockId;
-        let free = vec![(0..n_blocks).map(order).collect(); groups];
-        Self { runner, free, n_blocks, next_id: 0 }
+        let free = vec![(0..n_blocks).map(order).collect(); runner.spec().groups.len()];
+        Self { runner, role: RowRole::Prompt, free, n_blocks, next_id: 0 }
     }
 
     pub fn vocab_size(&self) -> usize {
@@ -151,6 +171,7 @@ impl TestRunner {
         }
         let plan = SequencePlan {
             sequence: sequence.id,
+            role: self.role,
             tokens: tokens.to_vec(),
             start: sequence.n_computed,
             block_tables: sequence.tables.iter().map(|table| Arc::from(table.as_slice())).collect(),

@@ -1,0 +1,117 @@
+//! Which runner computes a model: packed weights on the CPU where there are kernels for it, candle otherwise.
+
+use tsserve_engine::ModelRunner;
+use tsserve_models::KvGroupLayout;
+use tsserve_models::candle::{self, CandleRunner, Dtype, RunnerDevice, RunnerOptions};
+use tsserve_models::checkpoint::Checkpoint;
+use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level};
+use tsserve_models::error::ModelError;
+
+use crate::error::CoreError;
+
+/// Environment variable that forces the CPU kernels' instruction set, for tests and measurements.
+const LEVEL_VARIABLE: &str = "TSSERVE_CPU";
+
+/// How a model will be computed.
+#[derive(Debug)]
+pub(crate) enum RunnerChoice {
+    /// Packed weights as they are stored.
+    Packed { level: Level },
+    /// Tensors of one type.
+    Candle { device: RunnerDevice, dtype: Dtype },
+}
+
+/// Sizes that a runner is made for.
+#[derive(Debug, Clone)]
+pub(crate) struct RunnerSizes {
+    pub threads: usize,
+    pub max_context: usize,
+    pub max_batch_tokens: usize,
+    /// Per cache group.
+    pub kv_blocks: Vec<usize>,
+}
+
+impl RunnerChoice {
+    /// Packed on the CPU unless a type was asked for or there are no kernels, which `warnings` is told.
+    ///
+    /// # Errors
+    /// The environment forces an instruction set that is unknown or not there.
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        device: RunnerDevice,
+        dtype: Option<Dtype>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, CoreError> {
+        if device.is_cpu() && dtype.is_none() {
+            let level = level()?;
+            match cpu::unsupported(checkpoint) {
+                None => return Ok(Self::Packed { level }),
+                Some(why) => warnings.push(format!("computed in f32 by the slower general path: {why}")),
+            }
+        }
+        let dtype = dtype.unwrap_or_else(|| device.default_dtype());
+        Ok(Self::Candle { device, dtype })
+    }
+
+    /// Memory that the weights will take.
+    pub(crate) fn weight_bytes(&self, checkpoint: &Checkpoint) -> u64 {
+        match self {
+            Self::Packed { .. } => checkpoint.weights().file_bytes(),
+            Self::Candle { dtype, .. } => checkpoint.loaded_bytes(dtype.size_in_bytes()),
+        }
+    }
+
+    pub(crate) fn kv_layout(&self, checkpoint: &Checkpoint) -> Vec<KvGroupLayout> {
+        match self {
+            Self::Packed { .. } => cpu::kv_layout(&checkpoint.architecture),
+            Self::Candle { dtype, .. } => candle::kv_layout(&checkpoint.architecture, *dtype),
+        }
+    }
+
+    /// The number format that is computed in, for people: "packed", or the tensors' type.
+    pub(crate) fn dtype_name(&self) -> &'static str {
+        match self {
+            Self::Packed { .. } => "packed",
+            Self::Candle { dtype, .. } => dtype.name(),
+        }
+    }
+
+    /// Loads the model; also answers which kernels compute it.
+    pub(crate) fn load(
+        self,
+        checkpoint: &Checkpoint,
+        sizes: RunnerSizes,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Box<dyn ModelRunner>, &'static str), ModelError> {
+        let RunnerSizes { threads, max_context, max_batch_tokens, kv_blocks } = sizes;
+        match self {
+            Self::Packed { level } => {
+                let options = CpuOptions { level, threads, max_context, max_batch_tokens, kv_blocks };
+                Ok((Box::new(CpuRunner::load(checkpoint, options, progress)?), level.name()))
+            }
+            Self::Candle { device, dtype } => {
+                let options =
+                    RunnerOptions { device, dtype, max_context, max_batch_tokens, kv_blocks, plain_ops: false };
+                let runner = CandleRunner::load(checkpoint, options, progress)?;
+                let kernels = runner.kernels();
+                Ok((Box::new(runner), kernels))
+            }
+        }
+    }
+}
+
+/// The instruction set of the CPU kernels: what the environment forces, or the best there is.
+pub(crate) fn level() -> Result<Level, CoreError> {
+    let Some(name) = std::env::var_os(LEVEL_VARIABLE).filter(|name| !name.is_empty()) else {
+        return Ok(Level::detect());
+    };
+    let invalid = |message: String| CoreError::Invalid { message, param: None };
+    let name = name.to_string_lossy();
+    let names = || Level::available().iter().map(|level| level.name()).collect::<Vec<_>>().join(", ");
+    let level = Level::from_name(&name)
+        .ok_or_else(|| invalid(format!("{LEVEL_VARIABLE}={name} names no instruction set: use {}", names())))?;
+    if !level.is_available() {
+        return Err(invalid(format!("{LEVEL_VARIABLE}={name}: this machine has {}", names())));
+    }
+    Ok(level)
+}

@@ -1,0 +1,133 @@
+//! How much of prompts a step computes beside answers that are being written.
+
+use crate::costs::{StepCosts, StepLoad};
+use crate::{EngineConfig, RowRole};
+
+/// Cuts chunks so that steps keep the time that is wanted between two tokens. Where a chunk is cut changes no answer: a
+/// row's bits do not depend on the rows beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    pub(crate) costs: StepCosts,
+    /// Seconds; infinite where nothing is wanted.
+    target: f64,
+    block_size: usize,
+}
+
+/// A step as far as it is planned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Planned {
+    pub(crate) load: StepLoad,
+    /// Whether a token of an answer comes of it.
+    pub(crate) writes: bool,
+    /// Whether a chunk is in it already.
+    pub(crate) has_chunk: bool,
+    /// Tokens that still fit.
+    pub(crate) budget: usize,
+}
+
+/// A chunk that a sequence could compute: positions `start..end`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunk {
+    pub(crate) role: RowRole,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Pace {
+    pub(crate) fn new(costs: StepCosts, config: &EngineConfig, block_size: usize) -> Self {
+        let target = config.inter_token_target.map_or(f64::INFINITY, |target| target.as_secs_f64());
+        Self { costs, target, block_size }
+    }
+
+    /// Where the chunk ends in this step: whole where no answer waits for the step, else as far as the target allows, at
+    /// a block's border. The first chunk of a step always has one block, so that prompts get on whatever the target.
+    /// `None`: not in this step.
+    pub(crate) fn cut(&self, planned: &Planned, chunk: Chunk) -> Option<usize> {
+        let Chunk { role, start, end } = chunk;
+        let has_time = |end: usize| {
+            !planned.writes || self.costs.seconds(&planned.load.with(role, start, end - start)) <= self.target
+        };
+        let fits = |end: usize| end - start <= planned.budget && has_time(end);
+        if fits(end) {
+            return Some(end);
+        }
+        let border = |i: usize| (start / self.block_size + 1 + i) * self.block_size;
+        // The borders before the end that fit: all before the first that does not.
+        let (mut fit, mut not) = (0, (end - 1) / self.block_size - start / self.block_size);
+        while fit < not {
+            let middle = fit.midpoint(not);
+            if fits(border(middle)) {
+                fit = middle + 1;
+            } else {
+                not = middle;
+            }
+        }
+        let least = border(0).min(end);
+        match fit.checked_sub(1) {
+            Some(last) => Some(border(last)),
+            None => (!planned.has_chunk && least - start <= planned.budget).then_some(least),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A row takes a millisecond, a step one more; 10 ms are wanted.
+    fn pace() -> Pace {
+        let costs = StepCosts::new([(1, Duration::from_millis(2)), (101, Duration::from_millis(102))]).unwrap();
+        let config = EngineConfig { inter_token_target: Some(Duration::from_millis(10)), ..EngineConfig::default() };
+        Pace::new(costs, &config, 4)
+    }
+
+    fn cut(planned: Planned, start: usize, end: usize) -> Option<usize> {
+        pace().cut(&planned, Chunk { role: RowRole::Prompt, start, end })
+    }
+
+    #[test]
+    fn a_chunk_takes_the_time_that_answers_leave() {
+        let alone = Planned { budget: 100, ..Planned::default() };
+        assert_eq!(cut(alone, 0, 50), Some(50));
+        let writing = |n| {
+            let load = (0..n).fold(StepLoad::default(), |load, _| load.with(RowRole::Decode, 9, 1));
+            Planned { load, writes: true, ..alone }
+        };
+        // 2 ms for one answer leave 7 rows of a chunk, 5 ms for four leave 4 rows; then one block is the least.
+        assert_eq!([1, 4, 5, 20].map(|n| cut(writing(n), 8, 50)), [Some(12); 4]);
+        assert_eq!(cut(writing(1), 8, 15), Some(15));
+        assert_eq!(cut(writing(1), 8, 16), Some(12));
+        assert_eq!(cut(writing(20), 8, 9), Some(9));
+        // A second chunk has no right to a block.
+        let taken = Planned { has_chunk: true, ..writing(5) };
+        assert_eq!(cut(taken, 8, 50), None);
+        assert_eq!(cut(Planned { has_chunk: true, ..writing(1) }, 8, 50), Some(12));
+        // From the middle of a block to its border.
+        assert_eq!(cut(writing(20), 6, 50), Some(8));
+    }
+
+    #[test]
+    fn a_chunk_takes_the_tokens_that_are_left() {
+        let left = |budget| Planned { budget, ..Planned::default() };
+        assert_eq!(
+            [42, 41, 4, 3, 0].map(|budget| cut(left(budget), 8, 50)),
+            [Some(50), Some(48), Some(12), None, None]
+        );
+    }
+
+    #[test]
+    fn without_a_target_chunks_are_whole() {
+        let costs = StepCosts::new([(1, Duration::from_secs(9))]).unwrap();
+        let config = EngineConfig { inter_token_target: None, ..EngineConfig::default() };
+        let planned = Planned {
+            load: StepLoad::default().with(RowRole::Decode, 9, 1),
+            writes: true,
+            has_chunk: true,
+            budget: 99,
+        };
+        let chunk = Chunk { role: RowRole::Prompt, start: 8, end: 50 };
+        assert_eq!(Pace::new(costs, &config, 4).cut(&planned, chunk), Some(50));
+    }
+}

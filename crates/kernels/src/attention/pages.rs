@@ -1,0 +1,104 @@
+//! The f16 cache of keys and values, in pages of 16 positions.
+
+use half::f16;
+
+use super::kernels::kernels;
+use crate::{AlignedBytes, Level};
+
+/// Positions of one page: the lanes of one 512-bit register of scores.
+pub const PAGE: usize = 16;
+
+/// The f16 cache of one layer: `[block][kv_head]` of pages. A page holds [`PAGE`] positions: keys as
+/// `[head_dim][16]`, then values as `[16][head_dim]`, all f16 bits.
+///
+/// Keys lie with positions side by side, so 16 scores grow in 16 lanes and are never summed across; values lie with
+/// dimensions side by side, so outputs do.
+///
+/// Threads share it: it is written through `&self`. What makes that sound is the caller's order, stated at
+/// [`Self::write`] and at the functions that read: no position is written while its page is read, and every position
+/// has one writer.
+#[derive(Debug)]
+pub struct KvPages {
+    /// Start of `_bytes`, taken while they were borrowed exclusively; the only way they are reached.
+    start: *mut u16,
+    n_blocks: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    _bytes: AlignedBytes,
+}
+
+// SAFETY: it owns its bytes, and `start` points into them wherever `self` is moved.
+unsafe impl Send for KvPages {}
+// SAFETY: every access through `&self` is in an unsafe function whose contract rules out races.
+unsafe impl Sync for KvPages {}
+
+impl KvPages {
+    /// `n_blocks` blocks of zeros. Memory is taken as blocks are first written.
+    ///
+    /// # Panics
+    /// If `head_dim` is not a positive multiple of 8.
+    pub fn new(n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Self {
+        assert!(head_dim > 0 && head_dim.is_multiple_of(8), "heads of {head_dim} are not a multiple of 8");
+        let mut bytes = AlignedBytes::zeroed(n_blocks * Self::bytes_per_block(n_kv_heads, head_dim));
+        Self { start: bytes.as_mut_ptr().cast(), n_blocks, n_kv_heads, head_dim, _bytes: bytes }
+    }
+
+    /// Bytes of one block, all its heads.
+    pub const fn bytes_per_block(n_kv_heads: usize, head_dim: usize) -> usize {
+        n_kv_heads * page_len(head_dim) * size_of::<u16>()
+    }
+
+    pub fn n_blocks(&self) -> usize {
+        self.n_blocks
+    }
+
+    pub fn n_kv_heads(&self) -> usize {
+        self.n_kv_heads
+    }
+
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Writes the key and the value of position `offset` of a block, rounded to f16, for one head.
+    ///
+    /// # Safety
+    /// Meanwhile no other thread reads this head's page of the block, and none writes this position of it. The machine
+    /// has `level`.
+    ///
+    /// # Panics
+    /// If the position does not exist, or `k` or `v` is not one head long.
+    pub unsafe fn write(&self, level: Level, block: u32, head: usize, offset: usize, k: &[f32], v: &[f32]) {
+        assert!(offset < PAGE && k.len() == self.head_dim && v.len() == self.head_dim, "not a position of this cache");
+        let page = self.page(block, head);
+        // SAFETY: the page is `page_len` values long and the position lies in it; no one else uses it, by contract.
+        unsafe {
+            (kernels(level).write)(page, offset, k, v);
+        }
+    }
+
+    /// The page of one head of a block.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub(super) fn page(&self, block: u32, head: usize) -> *mut u16 {
+        let block = block as usize;
+        assert!(block < self.n_blocks && head < self.n_kv_heads, "no page {block} of head {head}");
+        // SAFETY: the page lies within the bytes.
+        unsafe { self.start.add((block * self.n_kv_heads + head) * page_len(self.head_dim)) }
+    }
+}
+
+/// Values of one page.
+const fn page_len(head_dim: usize) -> usize {
+    2 * PAGE * head_dim
+}
+
+/// Rounds to the nearest f16, ties to even, as the conversions of the machines do.
+pub(super) fn to_half(x: f32) -> u16 {
+    f16::from_f32(x).to_bits()
+}
+
+pub(super) fn from_half(bits: u16) -> f32 {
+    f16::from_bits(bits).to_f32()
+}

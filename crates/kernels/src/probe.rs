@@ -1,0 +1,133 @@
+//! What the machine can do at most: how fast a team reads memory, and how many integer operations it computes. Models'
+//! limits follow from these two; both are measured in a fraction of a second, and both move with the neighbours.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::{AlignedBytes, Level, Team};
+
+/// Bytes that one thread reads at a time.
+const READ_CHUNK: usize = 256 << 10;
+
+/// Bytes per second at which the team reads `bytes` bytes of memory: the best of `rounds` after one that touches them.
+pub fn read_bandwidth(team: &Team, bytes: usize, rounds: usize) -> f64 {
+    let mut memory = AlignedBytes::zeroed(bytes.max(READ_CHUNK));
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    let n_chunks = memory.len() / READ_CHUNK;
+    let sum = AtomicU64::new(0);
+    let mut best = f64::INFINITY;
+    for _ in 0..=rounds.max(1) {
+        let started = Instant::now();
+        team.run(&|worker| {
+            worker.share(n_chunks, |chunk| {
+                sum.fetch_add(read(&memory[chunk * READ_CHUNK..][..READ_CHUNK]), Ordering::Relaxed);
+            });
+        });
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    black_box(sum);
+    (n_chunks * READ_CHUNK) as f64 / best
+}
+
+/// Sums of every eighth byte's word: one load per eight bytes, nothing that would be slower than memory.
+fn read(bytes: &[u8]) -> u64 {
+    // SAFETY: any bytes are valid u64s.
+    let (_, words, _) = unsafe { bytes.align_to::<[u64; 8]>() };
+    let mut sums = [0u64; 8];
+    for line in words {
+        for (sum, word) in sums.iter_mut().zip(line) {
+            *sum = sum.wrapping_add(*word);
+        }
+    }
+    sums.iter().fold(0, |sum, part| sum.wrapping_add(*part))
+}
+
+/// 8-bit multiplications and additions per second of the whole team, each counted as one operation: what integer
+/// kernels of `level` could reach if nothing else had to be done. Best of `rounds`.
+pub fn integer_peak(team: &Team, level: Level, rounds: usize) -> f64 {
+    const TURNS: usize = 200_000;
+    let mut best = f64::INFINITY;
+    let mut operations = 0;
+    for _ in 0..rounds.max(1) {
+        let done = AtomicU64::new(0);
+        let started = Instant::now();
+        team.run(&|worker| {
+            worker.share(worker.n_active(), |_| {
+                done.fetch_add(burn(level, black_box(TURNS)), Ordering::Relaxed);
+            });
+        });
+        best = best.min(started.elapsed().as_secs_f64() / done.load(Ordering::Relaxed) as f64);
+        operations = operations.max(done.load(Ordering::Relaxed));
+    }
+    if operations == 0 { 0.0 } else { 1.0 / best }
+}
+
+/// Runs the level's multiplication `turns` times over independent sums; answers the number of operations.
+fn burn(level: Level, turns: usize) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    match level {
+        // SAFETY: a level is only used on a machine that has it.
+        Level::Vnni | Level::Amx => return unsafe { x86::vnni(turns) },
+        // SAFETY: as above.
+        Level::Avx2 | Level::AvxVnni => return unsafe { x86::avx2(turns) },
+        Level::Scalar | Level::Neon => {}
+    }
+    let _ = level;
+    let (mut sums, factors) = ([0i32; 16], black_box([3i32; 16]));
+    for turn in 0..turns {
+        for (sum, factor) in sums.iter_mut().zip(&factors) {
+            *sum = sum.wrapping_add(factor.wrapping_mul(turn as i32));
+        }
+    }
+    black_box(sums);
+    (turns * 16 * 2) as u64
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn vnni(turns: usize) -> u64 {
+        let (a, b) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(5)));
+        let mut sums = [_mm512_setzero_si512(); 12];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        (turns * 12 * 64 * 2) as u64
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2(turns: usize) -> u64 {
+        let (a, b, ones) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(5)), _mm256_set1_epi16(1));
+        let mut sums = [_mm256_setzero_si256(); 8];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_maddubs_epi16(black_box(a), b), ones));
+            }
+        }
+        black_box(sums);
+        (turns * 8 * 32 * 2) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_measure_something() {
+        let team = Team::new(1).unwrap();
+        let bandwidth = read_bandwidth(&team, 8 << 20, 2);
+        assert!(bandwidth > 1e8 && bandwidth < 1e13, "{bandwidth}");
+        for level in Level::available() {
+            let peak = integer_peak(&team, level, 1);
+            assert!(peak > 1e7 && peak < 1e15, "{level}: {peak}");
+        }
+    }
+}

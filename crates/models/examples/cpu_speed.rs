@@ -1,0 +1,95 @@
+//! Speed of the CPU runner alone, without engine and tokens: `cargo run --release --example cpu_speed -- FILE.gguf`.
+//! `TSSERVE_CPU` forces a level, a second argument the number of threads, a third (decode, prompt,
+//! batch) measures only that. Medians of several runs; shares are of the
+//! limits measured in the same process.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for people")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tsserve_engine::{ModelRunner, OutputRow, RowRole, RowWant, SequenceId, SequencePlan, StepPlan};
+use tsserve_models::checkpoint::Checkpoint;
+use tsserve_models::cpu::{CpuOptions, CpuRunner, Level, kv_layout, measure};
+use tsserve_models::weights::ModelFiles;
+
+/// Positions that each sequence of the test may have.
+const CONTEXT: usize = 2048;
+const SEQUENCES: usize = 16;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let file = arguments.next().unwrap();
+    let threads = arguments.next().map_or(2, |n| n.parse().unwrap());
+    let level = std::env::var("TSSERVE_CPU").map_or_else(|_| Level::detect(), |name| Level::from_name(&name).unwrap());
+    let checkpoint = Checkpoint::open(&ModelFiles::discover(Path::new(&file)).unwrap()).unwrap();
+    let groups = kv_layout(&checkpoint.architecture).len();
+    let options = CpuOptions {
+        level,
+        threads,
+        max_context: CONTEXT,
+        max_batch_tokens: 512,
+        kv_blocks: vec![SEQUENCES * CONTEXT / 16; groups],
+    };
+    let started = Instant::now();
+    let mut runner = CpuRunner::load(&checkpoint, options, &mut |_, _| {}).unwrap();
+    let megabytes = runner.weight_bytes() as f64 / 1e6;
+    println!("{level}, {threads} threads, packed {megabytes:.1} MB in {:.2} s", started.elapsed().as_secs_f64());
+    let peaks = measure(level, threads).unwrap();
+    println!("read {:.1} GB/s, integers {:.0} GOP/s", peaks.bandwidth / 1e9, peaks.integer_peak / 1e9);
+    let limit = peaks.bandwidth / 1e6 / megabytes;
+    let only = arguments.next();
+    let wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
+    for depth in [16, 256, 1024].into_iter().filter(|_| wanted("decode")) {
+        prompt(&mut runner, 0, depth);
+        let seconds = median(15, || decode(&mut runner, 1, depth));
+        println!("decode at {depth}: {:.1} tok/s, {:.0} % of {limit:.0}", 1.0 / seconds, 100.0 / seconds / limit);
+    }
+    for n in [128, 512].into_iter().filter(|_| wanted("prompt")) {
+        let seconds = median(5, || prompt(&mut runner, 0, n));
+        println!("prompt of {n}: {:.0} tok/s", n as f64 / seconds);
+    }
+    for batch in [2, 4, 8, 16].into_iter().filter(|_| wanted("batch")) {
+        (0..batch).for_each(|sequence| _ = prompt(&mut runner, sequence, 64));
+        let seconds = median(9, || decode(&mut runner, batch, 64));
+        println!("batch of {batch}: {:.1} tok/s", batch as f64 / seconds);
+    }
+}
+
+/// Median of `n` timings, each the mean of as many runs as take a tenth of a second.
+fn median(n: usize, mut run: impl FnMut() -> f64) -> f64 {
+    let once = run();
+    let runs = ((0.1 / once) as usize).max(1);
+    let mut times: Vec<f64> = (0..n).map(|_| (0..runs).map(|_| run()).sum::<f64>() / runs as f64).collect();
+    times.sort_by(f64::total_cmp);
+    times[n / 2]
+}
+
+fn sequence(runner: &CpuRunner, number: usize, start: usize, tokens: Vec<u32>) -> SequencePlan {
+    let blocks: Arc<[u32]> = (0..CONTEXT / 16).map(|b| (number * CONTEXT / 16 + b) as u32).collect();
+    let outputs = vec![OutputRow { index: tokens.len() - 1, want: RowWant::ArgMax }];
+    let block_tables = vec![blocks; runner.spec().groups.len()];
+    let role = if tokens.len() == 1 { RowRole::Decode } else { RowRole::Prompt };
+    SequencePlan { sequence: SequenceId(number as u64), role, tokens, start, block_tables, outputs }
+}
+
+/// Computes a prompt in chunks as the engine would; seconds.
+fn prompt(runner: &mut CpuRunner, number: usize, n: usize) -> f64 {
+    let tokens: Vec<u32> = (0..n as u32).map(|i| 100 + i * 7919 % 40_000).collect();
+    let started = Instant::now();
+    let size = std::env::var("CHUNK").map_or(512, |c| c.parse().unwrap());
+    for (i, chunk) in tokens.chunks(size).enumerate() {
+        let plan = sequence(runner, number, i * size, chunk.to_vec());
+        runner.run(&StepPlan { sequences: vec![plan] }).unwrap();
+    }
+    started.elapsed().as_secs_f64()
+}
+
+/// Decodes one token of `batch` sequences at `depth`; seconds.
+fn decode(runner: &mut CpuRunner, batch: usize, depth: usize) -> f64 {
+    let sequences = (0..batch).map(|number| sequence(runner, number, depth, vec![1234])).collect();
+    let plan = StepPlan { sequences };
+    let started = Instant::now();
+    runner.run(&plan).unwrap();
+    started.elapsed().as_secs_f64()
+}

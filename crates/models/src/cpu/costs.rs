@@ -1,0 +1,64 @@
+//! How long steps take on this machine: measured with the loaded model itself, before anybody uses it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tsserve_engine::{ModelRunner, OutputRow, RowRole, RowWant, SequenceId, SequencePlan, StepCosts, StepPlan};
+
+use super::runner::CpuRunner;
+use crate::step::BLOCK_SIZE;
+
+/// Numbers of rows that are measured. Those up to 8 are computed as an answer's, the others as a prompt's.
+const ROWS: [usize; 10] = [1, 2, 3, 4, 6, 8, 16, 32, 64, 128];
+
+/// No more rows are measured once this has passed: a large model's longer steps grow in proportion anyway.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// Context at which it is measured what positions cost.
+const DEPTH: usize = 1024;
+
+/// Measures steps of a fresh runner. What it writes to the cache is read by nobody.
+pub(super) fn calibrate(runner: &mut CpuRunner) -> Option<StepCosts> {
+    // Touches the memory that is measured.
+    time(runner, 0, 1)?;
+    let started = Instant::now();
+    let mut points = Vec::with_capacity(ROWS.len());
+    for rows in ROWS {
+        if started.elapsed() > PATIENCE {
+            break;
+        }
+        // What neighbours on the machine disturb only becomes longer.
+        let Some(time) = time(runner, 0, rows).into_iter().chain(time(runner, 0, rows)).min() else { break };
+        points.push((rows, time));
+    }
+    let one = points.first()?.1;
+    let costs = StepCosts::new(points)?;
+    let at_depth = |runner: &mut CpuRunner, rows: usize, alone: Duration| {
+        let deep = time(runner, DEPTH, rows).into_iter().chain(time(runner, DEPTH, rows)).min();
+        deep.map_or(Duration::ZERO, |deep| deep.saturating_sub(alone) / rows as u32)
+    };
+    let decode = at_depth(runner, 1, one);
+    let alone = Duration::from_secs_f64(costs.rows(32));
+    Some(costs.with_context(decode, at_depth(runner, 32, alone)))
+}
+
+/// The time of a step of `rows` rows of one sequence from position `start` on; `None` if it does not fit the runner.
+fn time(runner: &mut CpuRunner, start: usize, rows: usize) -> Option<Duration> {
+    let blocks = (start + rows).div_ceil(BLOCK_SIZE);
+    let spec = runner.spec();
+    if spec.groups.iter().any(|group| group.n_blocks < blocks) {
+        return None;
+    }
+    let table: Arc<[u32]> = (0..blocks as u32).collect();
+    let plan = SequencePlan {
+        sequence: SequenceId(0),
+        role: if rows <= 8 { RowRole::Decode } else { RowRole::Prompt },
+        tokens: (0..rows).map(|i| (i * 31 % spec.vocab_size) as u32).collect(),
+        start,
+        block_tables: vec![table; spec.groups.len()],
+        outputs: vec![OutputRow { index: rows - 1, want: RowWant::ArgMax }],
+    };
+    let started = Instant::now();
+    runner.run(&StepPlan { sequences: vec![plan] }).ok()?;
+    Some(started.elapsed())
+}

@@ -1,0 +1,560 @@
+//! One step, as every thread of the team runs it: phases whose chunks the threads share, with a join after each.
+//!
+//! What a chunk computes is fixed by the step alone, never by the number of threads, and every row is computed as if it
+//! were alone: its bits do not depend on its neighbours.
+
+use tsserve_engine::StepPlan;
+use tsserve_kernels::attention::{Context, KvPages, Partial, attend_rows, attend_span, merge};
+use tsserve_kernels::elementwise::{self, Activation as KernelActivation};
+use tsserve_kernels::{
+    Level, MAX_BLOCK_ROWS, Matrix, ROW_GROUP, RowsWriter, TILE, Worker, multiply, multiply_f32, quantize_tile_range,
+    quantize_tiles,
+};
+
+use super::buffers::{Buffers, GATE_TILES, RoleRows, ThreadScratch, Widths};
+use super::layout::{Layout, Piece};
+use super::shared::Shared;
+use super::weights::{Linear, PackedLayer, PackedModel};
+use crate::architecture::{Activation, Architecture};
+use crate::candle::rope::RopeFrequencies;
+use crate::step::BLOCK_SIZE;
+
+/// Bytes of weights in one chunk of a linear layer, about: they stay in the nearest caches while the rows pass.
+const CHUNK_BYTES: usize = 48 << 10;
+
+/// Chunks per thread that a linear layer is cut into at least, so that a thread that is held up costs little.
+const CHUNKS_PER_THREAD: usize = 3;
+
+/// What a step reads.
+pub(super) struct Constants<'r> {
+    pub architecture: &'r Architecture,
+    pub model: &'r PackedModel,
+    pub ropes: &'r [RopeFrequencies],
+    /// One cache per layer.
+    pub caches: &'r [KvPages],
+    /// The cache group of each layer.
+    pub groups: &'r [usize],
+    pub level: Level,
+    /// Bytes ahead of the weight stream to prefetch, for steps of few rows.
+    pub prefetch: usize,
+    pub plan: &'r StepPlan,
+    pub layout: &'r Layout,
+}
+
+/// What a step writes, shared by the threads.
+pub(super) struct Parts<'r> {
+    widths: Widths,
+    x: Shared<'r, f32>,
+    float: Shared<'r, f32>,
+    qkv: Shared<'r, f32>,
+    attended: Shared<'r, f32>,
+    y: Shared<'r, f32>,
+    inner: Shared<'r, f32>,
+    qkv_rows: RoleWriters<'r>,
+    attended_rows: RoleWriters<'r>,
+    mlp_rows: RoleWriters<'r>,
+    inner_rows: RoleWriters<'r>,
+    ropes: [Option<(Shared<'r, f32>, Shared<'r, f32>)>; MAX_ROPES],
+    partials: Shared<'r, Partial>,
+    partial_values: Shared<'r, f32>,
+    max_pieces: usize,
+    pub threads: Shared<'r, ThreadScratch>,
+}
+
+/// Rope tables that an architecture may have.
+pub(super) const MAX_ROPES: usize = 4;
+
+/// Quantised rows of one width being filled and read.
+struct RoleWriters<'r> {
+    fine: RowsWriter<'r>,
+    coarse: RowsWriter<'r>,
+}
+
+impl<'r> RoleWriters<'r> {
+    fn new(rows: &'r mut RoleRows, layout: &Layout, width: usize) -> Self {
+        rows.reshape(layout.n_decode, layout.n_rows() - layout.n_decode, width);
+        Self { fine: rows.fine.writer(), coarse: rows.coarse.writer() }
+    }
+
+    /// The rows that hold row `row` of the step, and its number there.
+    fn of_row(&self, row: usize) -> (&RowsWriter<'r>, usize) {
+        match row.checked_sub(self.fine.n_rows()) {
+            None => (&self.fine, row),
+            Some(row) => (&self.coarse, row),
+        }
+    }
+}
+
+impl<'r> Parts<'r> {
+    pub(super) fn new(buffers: &'r mut Buffers, layout: &Layout) -> Self {
+        let widths = buffers.widths;
+        let mut tables = buffers.ropes.iter_mut();
+        Self {
+            widths,
+            x: Shared::new(&mut buffers.x),
+            float: Shared::new(&mut buffers.float),
+            qkv: Shared::new(&mut buffers.qkv),
+            attended: Shared::new(&mut buffers.attended),
+            y: Shared::new(&mut buffers.y),
+            inner: Shared::new(&mut buffers.inner),
+            qkv_rows: RoleWriters::new(&mut buffers.qkv_rows, layout, widths.hidden),
+            mlp_rows: RoleWriters::new(&mut buffers.mlp_rows, layout, widths.hidden),
+            attended_rows: RoleWriters::new(&mut buffers.attended_rows, layout, widths.attended),
+            inner_rows: RoleWriters::new(&mut buffers.inner_rows, layout, widths.inner),
+            ropes: std::array::from_fn(|_| tables.next().map(|(cos, sin)| (Shared::new(cos), Shared::new(sin)))),
+            partials: Shared::new(&mut buffers.partials),
+            partial_values: Shared::new(&mut buffers.partial_values),
+            max_pieces: buffers.max_pieces,
+            threads: Shared::new(&mut buffers.threads),
+        }
+    }
+}
+
+/// Where a linear layer's input rows are, quantised and not.
+struct Input<'a, 'r> {
+    rows: &'a RoleWriters<'r>,
+    /// `[rows][stride]`
+    float: &'a Shared<'r, f32>,
+    stride: usize,
+}
+
+/// A layer, its place, and all that a step needs for it.
+pub(super) struct Forward<'a, 'r> {
+    pub constants: &'a Constants<'r>,
+    pub parts: &'a Parts<'r>,
+    pub worker: &'a Worker<'a>,
+}
+
+impl<'r> Forward<'_, 'r> {
+    /// Embeds the step's tokens and computes `n_layers` layers: the stream then holds the last one's output.
+    pub(super) fn run(&self, n_layers: usize) {
+        let layers = &self.constants.model.layers[..n_layers];
+        self.embed();
+        for (index, layer) in layers.iter().enumerate() {
+            self.norm(index.checked_sub(1).map(|before| &layers[before]), layer);
+            self.linear(&layer.qkv, &self.normed(&self.parts.qkv_rows), &self.parts.qkv, self.parts.widths.qkv);
+            self.rope_and_cache(index, layer);
+            self.attend(index, layer);
+            self.quantize_attended(layer);
+            let attended = Input {
+                rows: &self.parts.attended_rows,
+                float: &self.parts.attended,
+                stride: self.parts.widths.attended,
+            };
+            self.linear(&layer.o, &attended, &self.parts.y, self.parts.widths.hidden);
+            self.norm_after_attention(layer);
+            self.gate_up(layer);
+            let inner =
+                Input { rows: &self.parts.inner_rows, float: &self.parts.inner, stride: self.parts.widths.inner };
+            self.linear(&layer.down, &inner, &self.parts.y, self.parts.widths.hidden);
+        }
+        if let Some(last) = layers.last() {
+            self.worker.share(self.constants.layout.n_rows(), |row| self.add_mlp(row, last));
+        }
+    }
+
+    fn normed<'s>(&'s self, rows: &'s RoleWriters<'r>) -> Input<'s, 'r> {
+        Input { rows, float: &self.parts.float, stride: self.parts.widths.hidden }
+    }
+
+    /// This thread's scratch.
+    fn scratch(&self) -> &'r mut ThreadScratch {
+        let index = self.worker.index();
+        // SAFETY: each thread takes its own.
+        unsafe { &mut self.parts.threads.part(index..index + 1)[0] }
+    }
+
+    fn embed(&self) {
+        let Constants { architecture, model, layout, ropes, .. } = self.constants;
+        let (hidden, level) = (self.parts.widths.hidden, self.constants.level);
+        self.worker.share(layout.n_rows(), |row| {
+            // SAFETY: this row's alone.
+            let x = unsafe { self.parts.x.part(row * hidden..row * hidden + model.embedding.n_cols()) };
+            model.embedding.dequantize_row(layout.tokens[row] as usize, x);
+            if architecture.embedding_scale != 1.0 {
+                elementwise::scale(level, x, architecture.embedding_scale);
+            }
+            for (frequencies, tables) in ropes.iter().zip(self.parts.ropes.iter().flatten()) {
+                let half = frequencies.half();
+                // SAFETY: this row's alone.
+                let (cos, sin) = unsafe {
+                    (tables.0.part(row * half..(row + 1) * half), tables.1.part(row * half..(row + 1) * half))
+                };
+                frequencies.fill(layout.positions[row], cos, sin);
+            }
+        });
+    }
+
+    /// Adds the MLP of the layer before to the stream, norms it, and quantises it for `layer`'s first matrices.
+    fn norm(&self, before: Option<&PackedLayer>, layer: &PackedLayer) {
+        self.worker.share(self.constants.layout.n_rows(), |row| {
+            if let Some(before) = before {
+                self.add_mlp(row, before);
+            }
+            self.norm_row(row, &layer.attn_norm, &layer.qkv, &self.parts.qkv_rows);
+        });
+    }
+
+    /// Adds what a layer's MLP left in y to the stream.
+    fn add_mlp(&self, row: usize, layer: &PackedLayer) {
+        self.add_to_stream(row, layer.down.parts[0].bias.as_deref(), layer.post_mlp_norm.as_deref());
+    }
+
+    fn norm_after_attention(&self, layer: &PackedLayer) {
+        let bias = layer.o.parts[0].bias.as_deref();
+        self.worker.share(self.constants.layout.n_rows(), |row| {
+            self.add_to_stream(row, bias, layer.post_attn_norm.as_deref());
+            self.norm_row(row, &layer.mlp_norm, &layer.gate_up, &self.parts.mlp_rows);
+        });
+    }
+
+    /// x += norm(y + bias)
+    fn add_to_stream(&self, row: usize, bias: Option<&[f32]>, post_norm: Option<&[f32]>) {
+        let Constants { architecture, level, .. } = *self.constants;
+        let (first, len) = (row * self.parts.widths.hidden, architecture.hidden_size);
+        // SAFETY: this row's alone.
+        let (x, y) = unsafe { (self.parts.x.part(first..first + len), self.parts.y.part(first..first + len)) };
+        if let Some(bias) = bias {
+            elementwise::add(level, y, bias);
+        }
+        if let Some(weight) = post_norm {
+            elementwise::rms_norm_in_place(level, y, weight, architecture.norm_eps);
+        }
+        elementwise::add(level, x, y);
+    }
+
+    /// The normed stream of a row as the input of `next`.
+    fn norm_row(&self, row: usize, weight: &[f32], next: &Linear, rows: &RoleWriters<'r>) {
+        let Constants { architecture, level, .. } = *self.constants;
+        let (width, len) = (self.parts.widths.hidden, architecture.hidden_size);
+        let first = row * width;
+        // SAFETY: this row's alone.
+        let x = unsafe { self.parts.x.read(first..first + len) };
+        let normed = if next.has_float() {
+            // SAFETY: this row's alone.
+            unsafe { self.parts.float.part(first..first + width) }
+        } else {
+            &mut self.scratch().row[..width]
+        };
+        elementwise::rms_norm(level, x, weight, architecture.norm_eps, &mut normed[..len]);
+        normed[len..].fill(0.0);
+        if next.has_quantized() {
+            self.quantize(rows, row, normed);
+        }
+    }
+
+    fn quantize(&self, rows: &RoleWriters<'r>, row: usize, values: &[f32]) {
+        let (rows, row) = rows.of_row(row);
+        // SAFETY: this row's alone.
+        unsafe { quantize_tile_range(self.constants.level, values, row, rows, 0..rows.n_tiles()) };
+    }
+
+    /// `out[row] = linear(input[row])` for all rows, without biases.
+    fn linear(&self, linear: &Linear, input: &Input<'_, 'r>, out: &Shared<'r, f32>, stride: usize) {
+        let per_chunk = |matrix: &Matrix| {
+            let group_bytes = matrix.bytes() / matrix.n_groups().max(1);
+            let by_threads = matrix.n_groups().div_ceil(self.worker.n_active() * CHUNKS_PER_THREAD);
+            (CHUNK_BYTES / group_bytes.max(1)).clamp(1, by_threads.max(1))
+        };
+        let n_chunks = |matrix: &Matrix| matrix.n_groups().div_ceil(per_chunk(matrix));
+        let total = linear.parts.iter().map(|part| n_chunks(&part.matrix)).sum();
+        self.worker.share(total, |chunk| {
+            let mut chunk = chunk;
+            for part in &linear.parts {
+                let (matrix, n) = (&part.matrix, n_chunks(&part.matrix));
+                if chunk < n {
+                    let first = chunk * per_chunk(matrix);
+                    let groups = first..(first + per_chunk(matrix)).min(matrix.n_groups());
+                    self.multiply_all(matrix, groups, input, &|row| out.at(row * stride + part.offset), stride);
+                    return;
+                }
+                chunk -= n;
+            }
+        });
+    }
+
+    /// All rows of the step times some row groups of a matrix. `out(row)`: where column 0 of a row goes.
+    fn multiply_all(
+        &self,
+        matrix: &Matrix,
+        groups: std::ops::Range<usize>,
+        input: &Input<'_, 'r>,
+        out: &dyn Fn(usize) -> *mut f32,
+        stride: usize,
+    ) {
+        let n_rows = self.constants.layout.n_rows();
+        for (first, len) in row_blocks(self.constants.layout.n_decode, n_rows) {
+            self.multiply_block(matrix, groups.clone(), input, (first, len), out(first), stride);
+        }
+    }
+
+    /// Rows `first..first + len`, which lie in one block, times some row groups of a matrix.
+    fn multiply_block(
+        &self,
+        matrix: &Matrix,
+        groups: std::ops::Range<usize>,
+        input: &Input<'_, 'r>,
+        (first, len): (usize, usize),
+        out: *mut f32,
+        stride: usize,
+    ) {
+        let level = self.constants.level;
+        let prefetch = if self.constants.layout.n_rows() <= MAX_BLOCK_ROWS { self.constants.prefetch } else { 0 };
+        if matrix.format().is_quantized() {
+            let (rows, row) = input.rows.of_row(first);
+            // SAFETY: the rows were filled before the last join. The output columns are this chunk's alone.
+            unsafe {
+                let block = rows.block(row / MAX_BLOCK_ROWS);
+                multiply(level, matrix, groups, &block, out, stride, prefetch);
+            }
+        } else {
+            let from = first * input.stride;
+            // SAFETY: as above.
+            unsafe {
+                let x = input.float.read(from..from + (len - 1) * input.stride + matrix.n_cols());
+                multiply_f32(level, matrix, groups, x, input.stride, len, out, stride, prefetch);
+            }
+        }
+    }
+
+    /// Biases, norms and rotates queries and keys, scales queries, and writes keys and values to the cache.
+    fn rope_and_cache(&self, index: usize, layer: &PackedLayer) {
+        let Constants { architecture, layout, plan, level, .. } = *self.constants;
+        let shape = &layer.shape.attention;
+        let (d, n_kv, group) = (shape.head_dim, shape.n_kv_heads, shape.n_heads / shape.n_kv_heads);
+        let [q_part, k_part, v_part] = &layer.qkv.parts[..] else { return };
+        self.worker.share(layout.n_rows() * n_kv, |chunk| {
+            let (row, kv_head) = (chunk / n_kv, chunk % n_kv);
+            let position = layout.positions[row];
+            let table = shape.rope.and_then(|rope| {
+                let half = self.constants.ropes[rope].half();
+                let (cos, sin) = self.parts.ropes[rope].as_ref()?;
+                // SAFETY: written before an earlier join.
+                Some(unsafe { (cos.read(row * half..(row + 1) * half), sin.read(row * half..(row + 1) * half)) })
+            });
+            let head = |part: &super::weights::Part, head: usize| {
+                let first = row * self.parts.widths.qkv + part.offset + head * d;
+                // SAFETY: each head of a row belongs to one chunk.
+                let values = unsafe { self.parts.qkv.part(first..first + d) };
+                if let Some(bias) = &part.bias {
+                    elementwise::add(level, values, &bias[head * d..][..d]);
+                }
+                values
+            };
+            let turn = |values: &mut [f32], norm: Option<&Vec<f32>>| {
+                if let Some(weight) = norm {
+                    elementwise::rms_norm_in_place(level, values, weight, architecture.norm_eps);
+                }
+                if let Some((cos, sin)) = table {
+                    elementwise::rope(level, values, cos, sin);
+                }
+            };
+            for i in 0..group {
+                let q = head(q_part, kv_head * group + i);
+                turn(q, layer.qk_norm.as_ref().map(|norms| &norms.0));
+                elementwise::scale(level, q, shape.scale);
+            }
+            let k = head(k_part, kv_head);
+            turn(k, layer.qk_norm.as_ref().map(|norms| &norms.1));
+            let v = head(v_part, kv_head);
+            let block =
+                plan.sequences[layout.sequences[row]].block_tables[self.constants.groups[index]][position / BLOCK_SIZE];
+            // SAFETY: blocks being written belong to one sequence, and a position of it to this row.
+            unsafe { self.constants.caches[index].write(level, block, kv_head, position % BLOCK_SIZE, k, v) };
+        });
+    }
+
+    /// Attention of all rows: the prompts' in tiles; of the fine rows each piece of context, then merged.
+    fn attend(&self, index: usize, layer: &PackedLayer) {
+        let layout = self.constants.layout;
+        let pieces = &layout.groups[self.constants.groups[index]];
+        let n_kv = layer.shape.attention.n_kv_heads;
+        let mut done = 0;
+        let mut tiles = layout.tiles.len();
+        loop {
+            // Whole rows' pieces, as many as there is room for.
+            let mut end = (done + self.parts.max_pieces).min(pieces.len());
+            while end < pieces.len() && end > done + 1 && pieces[end].row == pieces[end - 1].row {
+                end -= 1;
+            }
+            let now = &pieces[done..end];
+            self.worker.share((now.len() + tiles) * n_kv, |chunk| {
+                let (unit, kv_head) = (chunk / n_kv, chunk % n_kv);
+                match unit.checked_sub(now.len()) {
+                    None => self.attend_piece(index, layer, &now[unit], unit, kv_head),
+                    Some(tile) => self.attend_tile(index, layer, tile, kv_head),
+                }
+            });
+            tiles = 0;
+            self.merge(layer, now);
+            done = end;
+            if done == pieces.len() {
+                return;
+            }
+        }
+    }
+
+    fn context(&self, index: usize, row: usize, kv_head: usize) -> Context<'r> {
+        let Constants { plan, layout, caches, groups, .. } = *self.constants;
+        let table = &plan.sequences[layout.sequences[row]].block_tables[groups[index]];
+        Context { pages: &caches[index], table, head: kv_head }
+    }
+
+    fn attend_piece(&self, index: usize, layer: &PackedLayer, piece: &Piece, slot: usize, kv_head: usize) {
+        let shape = &layer.shape.attention;
+        let (d, group) = (shape.head_dim, shape.n_heads / shape.n_kv_heads);
+        let first = piece.row * self.parts.widths.qkv + kv_head * group * d;
+        // SAFETY: queries were written before the last join; the piece's results are this chunk's alone.
+        let (q, partials, values) = unsafe {
+            let place = slot * shape.n_heads + kv_head * group;
+            (
+                self.parts.qkv.read(first..first + group * d),
+                self.parts.partials.part(place..place + group),
+                self.parts.partial_values.part(place * d..(place + group) * d),
+            )
+        };
+        let context = self.context(index, piece.row, kv_head);
+        let scratch = &mut self.scratch().attention;
+        let level = self.constants.level;
+        // SAFETY: the machine has the level, and the cache was written before the last join.
+        unsafe {
+            attend_span(level, &context, q, group, piece.from, piece.to, shape.softcap, scratch, partials, values);
+        }
+    }
+
+    fn attend_tile(&self, index: usize, layer: &PackedLayer, tile: usize, kv_head: usize) {
+        let shape = &layer.shape.attention;
+        let (d, group) = (shape.head_dim, shape.n_heads / shape.n_kv_heads);
+        let tile = self.constants.layout.tiles[tile];
+        let Widths { qkv, attended, .. } = self.parts.widths;
+        let (first, column) = (tile.row * qkv, kv_head * group * d);
+        // SAFETY: queries were written before the last join.
+        let q = unsafe { self.parts.qkv.read(first + column..first + (tile.len - 1) * qkv + column + group * d) };
+        let out = self.parts.attended.at(tile.row * attended + column);
+        let context = self.context(index, tile.row, kv_head);
+        let start = self.constants.layout.positions[tile.row];
+        let scratch = &mut self.scratch().attention;
+        // SAFETY: the tile's rows of these heads are this chunk's alone.
+        unsafe {
+            attend_rows(
+                self.constants.level,
+                &context,
+                q,
+                qkv,
+                group,
+                start,
+                tile.len,
+                shape.window,
+                shape.softcap,
+                scratch,
+                out,
+                attended,
+            );
+        }
+    }
+
+    /// Merges the pieces of each row and head.
+    fn merge(&self, layer: &PackedLayer, pieces: &[Piece]) {
+        let shape = &layer.shape.attention;
+        let (d, n_heads) = (shape.head_dim, shape.n_heads);
+        let Some(first_row) = pieces.first().map(|piece| piece.row) else { return };
+        let n_rows = pieces[pieces.len() - 1].row + 1 - first_row;
+        self.worker.share(n_rows * n_heads, |chunk| {
+            let (row, head) = (first_row + chunk / n_heads, chunk % n_heads);
+            let first = pieces.partition_point(|piece| piece.row < row);
+            let n = pieces[first..].partition_point(|piece| piece.row == row);
+            let place = row * self.parts.widths.attended + head * d;
+            // SAFETY: pieces were computed before the last join; the head's output is this chunk's alone.
+            let (partials, values, out) = unsafe {
+                let slots = first * n_heads..(first + n) * n_heads;
+                (
+                    self.parts.partials.read(slots.clone()),
+                    self.parts.partial_values.read(slots.start * d..slots.end * d),
+                    self.parts.attended.part(place..place + d),
+                )
+            };
+            let spans = (head..n * n_heads).step_by(n_heads).map(|slot| (partials[slot], &values[slot * d..][..d]));
+            merge(self.constants.level, spans, out);
+        });
+    }
+
+    fn quantize_attended(&self, layer: &PackedLayer) {
+        if !layer.o.has_quantized() {
+            return;
+        }
+        let width = self.parts.widths.attended;
+        self.worker.share(self.constants.layout.n_rows(), |row| {
+            // SAFETY: written before the last join.
+            let values = unsafe { self.parts.attended.read(row * width..(row + 1) * width) };
+            self.quantize(&self.parts.attended_rows, row, values);
+        });
+    }
+
+    /// `inner = activation(gate) * up`, quantised where it is computed.
+    fn gate_up(&self, layer: &PackedLayer) {
+        let [gate, up] = &layer.gate_up.parts[..] else { return };
+        let layout = self.constants.layout;
+        let (level, input) = (self.constants.level, self.normed(&self.parts.mlp_rows));
+        let width = GATE_TILES * TILE;
+        let groups_per_chunk = width / ROW_GROUP;
+        let activation = match layer.shape.mlp.activation {
+            Activation::Silu => KernelActivation::Silu,
+            Activation::GeluTanh => KernelActivation::GeluTanh,
+            Activation::Gelu => KernelActivation::Gelu,
+        };
+        let inner_size = layer.shape.mlp.intermediate_size;
+        self.worker.share(gate.matrix.n_groups().div_ceil(groups_per_chunk), |chunk| {
+            let first_group = chunk * groups_per_chunk;
+            let groups = first_group..(first_group + groups_per_chunk).min(gate.matrix.n_groups());
+            let column = chunk * width;
+            let ThreadScratch { gate: gates, up: ups, .. } = self.scratch();
+            for block in row_blocks(layout.n_decode, layout.n_rows()) {
+                for (part, values) in [(gate, &mut *gates), (up, &mut *ups)] {
+                    values.fill(0.0);
+                    // Column `column` of the output lies at the scratch's start; nothing before it is written.
+                    let out = values.as_mut_ptr().wrapping_sub(column);
+                    self.multiply_block(&part.matrix, groups.clone(), &input, block, out, width);
+                }
+                for r in 0..block.1 {
+                    let row = block.0 + r;
+                    let (gates, ups) = (&mut gates[r * width..][..width], &mut ups[r * width..][..width]);
+                    for (part, values) in [(gate, &mut *gates), (up, &mut *ups)] {
+                        if let Some(bias) = &part.bias {
+                            let n = width.min(inner_size - column);
+                            elementwise::add(level, &mut values[..n], &bias[column..column + n]);
+                        }
+                    }
+                    elementwise::gated_in_place(level, activation, gates, ups);
+                    self.store_inner(layer, row, column, gates);
+                }
+            }
+        });
+    }
+
+    /// Columns from `column` on of a row of the MLP's inner values.
+    fn store_inner(&self, layer: &PackedLayer, row: usize, column: usize, values: &[f32]) {
+        let width = self.parts.widths.inner;
+        let n = values.len().min(width - column);
+        if layer.down.has_quantized() {
+            let (rows, row) = self.parts.inner_rows.of_row(row);
+            // SAFETY: these tiles are this chunk's alone.
+            unsafe {
+                let first = column / TILE;
+                quantize_tiles(self.constants.level, &values[..n], row, rows, first);
+            }
+        }
+        if layer.down.has_float() {
+            // SAFETY: these columns are this chunk's alone.
+            unsafe { self.parts.inner.part(row * width + column..row * width + column + n) }
+                .copy_from_slice(&values[..n]);
+        }
+    }
+}
+
+/// Blocks of rows that kernels take at once, `(first, length)`: none holds rows of both kinds.
+fn row_blocks(n_fine: usize, n_rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let blocks = |from: usize, to: usize| {
+        (from..to).step_by(MAX_BLOCK_ROWS).map(move |first| (first, MAX_BLOCK_ROWS.min(to - first)))
+    };
+    blocks(0, n_fine).chain(blocks(n_fine, n_rows))
+}

@@ -1,0 +1,19 @@
+//! The CPU runner: packed weights, a step as one piece of work for a team of threads, no allocation in it.
+//!
+//! It interprets the same `Architecture` as the candle runner, which stays its check, and the fallback for what it has
+//! no kernels for ([`unsupported`]).
+
+mod buffers;
+mod costs;
+mod forward;
+mod head;
+mod layout;
+mod measure;
+mod runner;
+mod shared;
+mod weights;
+
+pub use tsserve_kernels::Level;
+
+pub use measure::{Peaks, measure};
+pub use runner::{CpuOptions, CpuRunner, kv_layout, unsupported};

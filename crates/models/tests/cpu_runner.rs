@@ -1,0 +1,172 @@
+//! The CPU runner on tiny checkpoints: against what transformers computes, against the candle runner, and against
+//! itself at other levels, in other batches and in other chunks.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are not seen as tests")]
+
+mod runner;
+
+use runner::{Golden, TINY, TestRunner, fixtures, json, last_row, open};
+use tsserve_engine::{OutputRow, RowRole, RowWant};
+use tsserve_models::candle::HiddenPoint;
+use tsserve_models::cpu::{CpuRunner, Level, unsupported};
+
+/// A GGUF file with tensors of nine kinds.
+const MIXED: &str = "llama_mixed32";
+
+/// One with kinds that only the candle runner computes.
+const OTHER: &str = "qwen3_kquants";
+
+/// Greatest difference to f32 in units of the expected values' spread: the cache is in f16 (11 bits).
+const F16_CACHE: f64 = 1e-2;
+
+/// And with the coarser activations of prompts, which tiny models of random weights feel most.
+const QUANTISED_ROWS: f64 = 8e-2;
+
+fn tiny(name: &str, level: Level) -> TestRunner<CpuRunner> {
+    TestRunner::cpu(&open(&fixtures().join("models").join(name)), level, 128, 1024)
+}
+
+fn assert_near(found: &[Vec<f32>], expected: &[Vec<f32>], within: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: rows");
+    let all: Vec<f64> = expected.iter().flatten().map(|x| f64::from(*x)).collect();
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let spread = (all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64).sqrt();
+    let mut worst = 0f64;
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.len(), expected.len(), "{what}: columns");
+        for (a, b) in found.iter().zip(expected) {
+            worst = worst.max(f64::from((a - b).abs()) / spread);
+            assert!(a.is_finite(), "{what}: {a}");
+        }
+    }
+    println!("{what}: {worst:.1e}");
+    assert!(worst <= within, "{what}: {worst:.1e} of the spread");
+}
+
+#[test]
+fn logits_of_prompts() {
+    for name in TINY {
+        let golden = Golden::load(&format!("golden/{name}.safetensors"));
+        for level in Level::available() {
+            let mut model = tiny(name, level);
+            for prompt in ["a", "b", "c"] {
+                let found = model.prompt_logits(&golden.ids(&format!("{prompt}.input_ids")), 512);
+                let expected = golden.rows(&format!("{prompt}.logits"));
+                assert_near(&found, &expected, F16_CACHE, &format!("{name} {prompt} {level}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn hidden_states() {
+    for name in TINY {
+        let golden = Golden::load(&format!("golden/{name}.safetensors"));
+        let facts = json(&format!("golden/{name}.json"));
+        let layer = |key: &str| HiddenPoint::Layer(facts[key].as_u64().unwrap() as usize);
+        let mut model = tiny(name, Level::detect());
+        let tokens = golden.ids("a.input_ids");
+        let mut sequence = model.sequence();
+        let plan = model.plan(&mut sequence, &tokens, Vec::new());
+        let mut states = Vec::new();
+        let mut tap = |point, values: &[f32]| states.push((point, values.to_vec()));
+        model.runner.run_tapped(&tsserve_engine::StepPlan { sequences: vec![plan] }, &mut tap).unwrap();
+        for (key, point) in
+            [("embed", HiddenPoint::Embedding), ("layer0", HiddenPoint::Layer(0)), ("last", layer("last_layer"))]
+        {
+            let flat = &states.iter().find(|(at, _)| *at == point).unwrap().1;
+            let found: Vec<_> = flat.chunks(flat.len() / tokens.len()).map(<[f32]>::to_vec).collect();
+            assert_near(&found, &golden.rows(&format!("a.hidden.{key}")), F16_CACHE, &format!("{name} {key}"));
+        }
+        model.drop_sequence(sequence);
+    }
+}
+
+#[test]
+fn quantised_files() {
+    let checkpoint = open(&fixtures().join(format!("golden/quant/{MIXED}.gguf")));
+    let golden = Golden::load(&format!("golden/quant/{MIXED}.safetensors"));
+    let (prompt, expected) = (golden.ids("a.input_ids"), golden.rows("a.logits"));
+    for level in Level::available() {
+        let mut model = TestRunner::cpu(&checkpoint, level, 128, 1024);
+        let coarse = model.prompt_logits(&prompt, 512);
+        assert_near(&coarse, &expected, QUANTISED_ROWS, &format!("{MIXED} {level} as a prompt"));
+        model.role = RowRole::Decode;
+        let fine = model.prompt_logits(&prompt, 7);
+        assert_near(&fine, &expected, F16_CACHE, &format!("{MIXED} {level} as an answer"));
+    }
+}
+
+#[test]
+fn what_has_no_kernels_is_left_to_the_candle_runner() {
+    let why = unsupported(&open(&fixtures().join(format!("golden/quant/{OTHER}.gguf"))));
+    assert_eq!(why.as_deref(), Some("K of layer 0 is stored as IQ4_XS"));
+    for name in TINY {
+        assert_eq!(unsupported(&open(&fixtures().join("models").join(name))), None);
+    }
+}
+
+/// Greedy text never depends on who else runs: every row's bits are those it has alone.
+#[test]
+fn bits_do_not_depend_on_neighbours_chunks_or_levels() {
+    let tokens: Vec<u32> = (0..150).map(|i| (i * 37 + 11) % 400).collect();
+    for name in TINY {
+        let mut alone = tiny(name, Level::detect());
+        let whole = alone.prompt_logits(&tokens, 512);
+        for chunk in [64, 17] {
+            assert!(alone.prompt_logits(&tokens, chunk) == whole, "{name} in chunks of {chunk}");
+        }
+        // Decoding beside prompts and other decodes of several lengths.
+        let mut expected = Vec::new();
+        let mut one = alone.sequence();
+        alone.logits(&mut one, &tokens[..40]);
+        alone.role = RowRole::Decode;
+        for token in &tokens[40..60] {
+            expected.extend(alone.logits(&mut one, &[*token]));
+        }
+        alone.role = RowRole::Prompt;
+        alone.drop_sequence(one);
+        let mut sequences: Vec<_> = (0..9).map(|_| alone.sequence()).collect();
+        for (i, sequence) in sequences.iter_mut().enumerate() {
+            alone.logits(sequence, &tokens[..if i == 0 { 40 } else { 7 + 5 * i }]);
+        }
+        let full = |n| last_row(n, RowWant::Full);
+        for (step, token) in tokens[40..60].iter().enumerate() {
+            alone.role = RowRole::Decode;
+            let mut plans = vec![alone.plan(&mut sequences[0], &[*token], full(1))];
+            for (i, sequence) in sequences.iter_mut().enumerate().skip(1).take(step % 9) {
+                let tokens = if i == 3 { &tokens[..20] } else { &tokens[i..=i] };
+                alone.role = if i == 3 { RowRole::Prompt } else { RowRole::Decode };
+                plans.push(alone.plan(sequence, tokens, full(tokens.len())));
+            }
+            assert!(alone.run(plans)[0].logits == expected[step], "{name} step {step}");
+        }
+        sequences.into_iter().for_each(|sequence| alone.drop_sequence(sequence));
+        for level in Level::available() {
+            let found = tiny(name, level).prompt_logits(&tokens, 512);
+            assert_near(&found, &whole, 1e-4, &format!("{name} {level}"));
+        }
+    }
+}
+
+#[test]
+fn every_want_is_answered() {
+    let mut model = tiny("qwen3", Level::detect());
+    let tokens: Vec<u32> = (0..30).collect();
+    let full = model.prompt_logits(&tokens, 512).pop().unwrap();
+    let best = (0..full.len()).max_by(|&a, &b| full[a].total_cmp(&full[b])).unwrap() as u32;
+    let mut ask = |want: RowWant| {
+        let mut sequence = model.sequence();
+        let plan = model.plan(&mut sequence, &tokens, vec![OutputRow { index: tokens.len() - 1, want }]);
+        let row = model.run(vec![plan]).remove(0);
+        model.drop_sequence(sequence);
+        row
+    };
+    assert_eq!(ask(RowWant::ArgMax).candidates, [(best, full[best as usize])]);
+    assert_eq!(ask(RowWant::Allowed(vec![500, 3].into())).chosen, [full[500], full[3]]);
+    let many: Vec<u32> = (0..300).collect();
+    assert_eq!(ask(RowWant::Allowed(many.into())).chosen, full[..300]);
+    let top = ask(RowWant::TopK { k: 3, chosen: vec![7] });
+    assert_eq!((top.candidates[0].0, top.candidates.len(), top.chosen[0]), (best, 3, full[7]));
+    let sum: f64 = full.iter().map(|l| f64::from(*l).exp()).sum();
+    assert!((f64::from(top.log_sum_exp) - sum.ln()).abs() < 1e-5);
+}
