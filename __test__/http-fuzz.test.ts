@@ -10,6 +10,11 @@ import { ROUTES } from '../ts/http/routes/index.js';
 import { closeServer, createHttpServer, listen } from '../ts/http/server.js';
 import { CHAT_COMPLETION_FIELDS } from '../ts/protocol/chat-completions.js';
 import { COMPLETION_FIELDS } from '../ts/protocol/completions.js';
+import {
+  CONVERSATION_FIELDS,
+  CONVERSATION_ITEMS_FIELDS,
+  CONVERSATION_UPDATE_FIELDS,
+} from '../ts/protocol/conversations.js';
 import { RESPONSE_FIELDS } from '../ts/protocol/responses.js';
 import { watchServer } from './helpers/schemas/watch.js';
 import { content, delta, finished, started } from './helpers/scripted-events.js';
@@ -101,10 +106,10 @@ function value(random: Random, depth: number): unknown {
   }
 }
 
-/** A good request with some of its fields replaced, and some that nobody knows. */
+/** A good request, most often with some of its fields replaced, and some that nobody knows. */
 function request(random: Random, good: object, names: readonly string[]): unknown {
   const body: Record<string, unknown> = { ...good };
-  for (let changes = random.below(4); changes >= 0; changes--) {
+  for (let changes = random.below(5); changes > 0; changes--) {
     const name = random.next() < 0.9 ? random.pick(names) : random.pick(STRINGS);
     Object.defineProperty(body, name, {
       value: value(random, 4),
@@ -131,6 +136,8 @@ function damaged(random: Random, text: string): Buffer {
   }
 }
 
+const HELLO = { type: 'message', role: 'user', content: 'hi' };
+
 const ENDPOINTS = [
   {
     path: '/v1/chat/completions',
@@ -145,6 +152,9 @@ const ENDPOINTS = [
     good: { model: 'org/one', input: [{ role: 'user', content: 'hi' }] },
     names: Object.keys(RESPONSE_FIELDS),
   },
+  { path: '/v1/conversations', good: { items: [HELLO], metadata: {} }, names: Object.keys(CONVERSATION_FIELDS) },
+  { path: '/v1/conversations/:id', good: { metadata: {} }, names: Object.keys(CONVERSATION_UPDATE_FIELDS) },
+  { path: '/v1/conversations/:id/items', good: { items: [HELLO] }, names: Object.keys(CONVERSATION_ITEMS_FIELDS) },
   { path: '/load_model', good: { model: 'org/one' }, names: ['model'] },
 ];
 
@@ -170,6 +180,7 @@ describe('random request bodies', () => {
           ],
           { strict },
         );
+        const { json: conversation } = await app.post('/v1/conversations', {});
         const statuses = new Map<number, number>();
         for (let seed = 1; seed <= 600; seed++) {
           const random = new Random(seed);
@@ -177,7 +188,7 @@ describe('random request bodies', () => {
           const body = random.next() < 0.15 ? damaged(random, text) : text;
           const answer = await app.call({
             method: 'POST',
-            path,
+            path: path.replace(':id', conversation.id),
             headers: { 'content-type': 'application/json' },
             body,
           });

@@ -52,6 +52,7 @@ const KINDS = [
   ['/v1/responses', (ask) => ({ ...ask.response, background: true, stream: false })],
   ['/v1/responses/input_tokens', (ask) => ({ input: ask.text })],
   ['/v1/responses/compact', (ask) => ({ input: [{ role: 'user', content: ask.text }] })],
+  ['/v1/conversations', (ask) => ({ items: [{ type: 'message', role: 'user', content: ask.text }] })],
   ['/v1/chat/completions', () => ({ messages: 'none', max_tokens: -1 })],
   ['/v1/responses', () => ({ input: [{ type: 'function_call_output', call_id: 'nobody', output: 7 }] })],
   ['/v1/completions', () => ({ prompt: 'word '.repeat(20_000) })],
@@ -78,7 +79,7 @@ export async function runMixedClients(url, { clients, together = 40, seed = 1, m
       chat: { messages: [{ role: 'user', content: text }], max_tokens: tokens },
       response: { input: text, max_output_tokens: Math.max(tokens, 16) },
     });
-    const streams = !/input_tokens|compact/.test(path) && body.background !== true && random() < 0.6;
+    const streams = !/input_tokens|compact|conversations/.test(path) && body.background !== true && random() < 0.6;
     const whole = JSON.stringify({ model, ...body, ...(streams ? { stream: true } : {}) });
     // Some break off in the middle of their own words.
     const half = random() < 0.04;
