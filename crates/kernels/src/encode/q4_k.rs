@@ -163,8 +163,10 @@ fn six_bits(x: &[Lanes; LEN], scales: &Lanes, mins: &Lanes, d: f32, dmin: f32) -
     let (scales, mins) = (nearest(scales, d), nearest(mins, dmin));
     let mut best = (scales, mins);
     let mut least = [f32::INFINITY; TILES];
+    // Values so small that f16 makes their scales 0 are 0, not their minima.
+    let min_steps: &[f32] = if d > 0.0 { &[0.0, -1.0, 1.0] } else { &[0.0, -1.0, 1.0, -MAX_SCALE] };
     for scale_step in [0.0, -1.0, 1.0] {
-        for min_step in [0.0, -1.0, 1.0] {
+        for &min_step in min_steps {
             let (mut scale, mut min) = ([0.0; TILES], [0.0; TILES]);
             for t in 0..TILES {
                 scale[t] = (scales[t] + scale_step).clamp(0.0, MAX_SCALE);
