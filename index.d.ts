@@ -184,6 +184,7 @@ export interface BindingLoadOptions {
   hubOnly?: boolean
   device?: 'auto' | 'cpu' | 'cuda' | 'metal'
   dtype?: 'auto' | 'f32' | 'f16' | 'bf16'
+  quantization?: 'q8_0' | 'q4_0' | 'q4_k'
   /** Tokens. */
   maxModelLen?: number
   maxNumSeqs?: number

@@ -48,6 +48,7 @@ describe('command line', () => {
         /^tsserve: option '--port <n>' argument 'x' is invalid\. It must be a whole number from 0 to 65535\.\n$/,
       ],
       [['serve', '--device', 'tpu'], /^tsserve: .*Allowed choices are auto, cpu, cuda, metal\.\n$/],
+      [['serve', '--quantization', 'q5'], /^tsserve: .*Allowed choices are q8_0, q4_0, q4_k\.\n$/],
       [['serve', '--kv-cache-memory', 'lots'], /^tsserve: .*a size like 512M or 2G\.\n$/],
       [['serve', '--reasoning', 'yes'], /^tsserve: .*Allowed choices are auto, on, off\.\n$/],
       [['serve', '--chat-template-kwargs', '[]'], /^tsserve: .*It must be a JSON object like .*\n$/],
@@ -71,7 +72,7 @@ describe('command line', () => {
     const { code, stdout } = await runCli(['serve', '--help']);
     expect(code).to.equal(0);
     const flags =
-      '--host --port --device --dtype --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --threads ' +
+      '--host --port --device --dtype --quantization --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --threads ' +
       '--speculation --served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
     for (const flag of flags.split(' ')) expect(stdout).to.include(flag);
     expect((await runCli(['doctor', '--help'])).stdout).to.match(

@@ -10,7 +10,14 @@ import { createRegistry } from '../app/registry.js';
 import type { ModelRegistry } from '../app/types.js';
 import { unreadVariables } from '../chat/template-defaults.js';
 import { createNativeEngine } from '../engine/native.js';
-import type { Device, Dtype, Engine, LoadOptions } from '../engine/types.js';
+import {
+  QUANTIZATIONS,
+  type Device,
+  type Dtype,
+  type Engine,
+  type LoadOptions,
+  type Quantization,
+} from '../engine/types.js';
 import { createApp } from '../http/app.js';
 import { Drain } from '../http/drain.js';
 import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
@@ -30,6 +37,7 @@ interface ServeFlags {
   readonly port: number;
   readonly device: Device;
   readonly dtype: Dtype;
+  readonly quantization?: Quantization;
   readonly maxModelLen?: number;
   readonly maxNumSeqs?: number;
   readonly maxBatchTokens?: number;
@@ -98,6 +106,9 @@ export function addServeCommand(program: Command, version: string): void {
         ['auto', 'f32', 'f16', 'bf16'],
         'auto',
       ),
+    )
+    .addOption(
+      new Option('--quantization <name>', 'quantise unquantised weights at load, on the CPU').choices(QUANTIZATIONS),
     )
     .option(
       '--max-model-len <n>',
@@ -206,10 +217,11 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
 }
 
 function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
-  const { device, dtype, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } = flags;
+  const { device, dtype, quantization, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } =
+    flags;
   const limits = { maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads };
   const speculation = flags.speculation === 'on';
-  return { device, dtype, ...limits, speculation, defaultSeed, noDownload: !flags.download };
+  return { device, dtype, quantization, ...limits, speculation, defaultSeed, noDownload: !flags.download };
 }
 
 /** `--reasoning` says it in the words of every family; it goes before what is said in one family's words. */

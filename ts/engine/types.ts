@@ -2,6 +2,8 @@
 
 export type Device = 'auto' | 'cpu' | 'cuda' | 'metal';
 export type Dtype = 'auto' | 'f32' | 'f16' | 'bf16';
+export const QUANTIZATIONS = ['q8_0', 'q4_0', 'q4_k'] as const;
+export type Quantization = (typeof QUANTIZATIONS)[number];
 
 export interface LoadOptions {
   /** A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`. */
@@ -12,6 +14,11 @@ export interface LoadOptions {
   readonly device?: Device;
   /** 'auto' on the CPU: weights as they are stored; 'f32' there is exact and slower. @default 'auto' */
   readonly dtype?: Dtype;
+  /**
+   * Quantises weights in bf16, f16 and f32 at load, on the CPU; not together with `dtype`. What is quantised already, norms
+   * and biases stay as they are. Unset: the weights are used as they are stored.
+   */
+  readonly quantization?: Quantization;
   /** Longest sequence in tokens. Default: the model's own, cut to what memory holds. */
   readonly maxModelLen?: number;
   /** Sequences that run at once. @default 16 */
@@ -58,7 +65,7 @@ export interface LoadedModel {
   /** Canonical name: repo, repo@revision, repo:file.gguf or a base name. */
   readonly id: string;
   readonly family: string;
-  /** "Q4_1 + Q8_0 (GGUF)", "bf16 (safetensors)". */
+  /** "Q4_1 + Q8_0 (GGUF)", "BF16 (safetensors)", "BF16 (safetensors) as Q4_K x210 + Q8_0". */
   readonly weightFormat: string;
   readonly parameters: number;
   readonly weightBytes: number;

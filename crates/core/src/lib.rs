@@ -31,4 +31,5 @@ pub use sampling::{MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_LOGIT_BIASES, MAX_SUP
 pub use service::Service;
 pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
 pub use tsserve_models::candle::{DeviceKind, Dtype};
+pub use tsserve_models::cpu::Quantization;
 pub use tsserve_text::{Grammar, Piece, Trigger};

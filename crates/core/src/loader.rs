@@ -81,9 +81,10 @@ pub(crate) fn load(
     // Memory is divided before anything large is read.
     let architecture = &checkpoint.architecture;
     let available = device.free_memory().unwrap_or_else(available_memory);
-    let runner = RunnerChoice::new(&checkpoint, device, options.dtype, &mut warnings)?;
+    let runner = RunnerChoice::new(&checkpoint, device, options.dtype, options.quantization, &mut warnings)?;
     let dtype = runner.dtype_name();
     let weight_bytes = runner.weight_bytes(&checkpoint);
+    let weight_format = runner.weight_format(&checkpoint);
     check_weights(&resolved.id, weight_bytes, available).map_err(CoreError::TooLarge)?;
     let groups = runner.kv_layout(&checkpoint);
     let max_num_seqs = options.max_num_seqs.unwrap_or(DEFAULT_MAX_NUM_SEQS);
@@ -125,9 +126,9 @@ pub(crate) fn load(
         handle,
         id: resolved.id,
         family: architecture.family.clone(),
-        weight_format: checkpoint.weights().format_summary(),
+        weight_format,
         parameters: checkpoint.weights().n_parameters(),
-        weight_bytes: checkpoint.weights().file_bytes(),
+        weight_bytes: if options.quantization.is_some() { weight_bytes } else { checkpoint.weights().file_bytes() },
         bytes_per_token,
         operations_per_prompt_token,
         answer_token_seconds: costs.as_ref().map(|costs| costs.rows(1)),
@@ -190,6 +191,10 @@ fn check_options(options: &LoadOptions) -> Result<(), CoreError> {
         }
         _ => Ok(()),
     };
+    if options.quantization.is_some() && options.dtype.is_some() {
+        let message = "quantization and dtype exclude each other: quantised weights have no such type".to_owned();
+        return Err(CoreError::Invalid { message, param: Some("quantization") });
+    }
     at_least(options.max_num_seqs, 1, "maxNumSeqs", "max-num-seqs")?;
     at_least(options.max_batch_tokens, BLOCK_SIZE, "maxBatchTokens", "max-batch-tokens")?;
     at_least(options.max_model_len, BLOCK_SIZE, "maxModelLen", "max-model-len")?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tsserve_models::candle::{DeviceKind, Dtype};
+use tsserve_models::cpu::Quantization;
 
 /// How to load a model. Unset fields are derived from the machine and the model.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct LoadOptions {
     pub device: DeviceKind,
     /// `None`: packed weights on the CPU (f32 where there are no kernels for them), the checkpoint's own type on a GPU.
     pub dtype: Option<Dtype>,
+    /// What becomes of weights in bf16, f16 and f32 on the CPU, not with a `dtype`. `None`: they stay as they are.
+    pub quantization: Option<Quantization>,
     /// Tokens.
     pub max_model_len: Option<usize>,
     /// Sequences that run at once, at least 1.

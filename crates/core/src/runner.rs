@@ -4,7 +4,7 @@ use tsserve_engine::ModelRunner;
 use tsserve_models::KvGroupLayout;
 use tsserve_models::candle::{self, CandleRunner, Dtype, RunnerDevice, RunnerOptions};
 use tsserve_models::checkpoint::Checkpoint;
-use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level};
+use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level, Quantization};
 use tsserve_models::error::ModelError;
 
 use crate::error::CoreError;
@@ -15,8 +15,8 @@ const LEVEL_VARIABLE: &str = "TSSERVE_CPU";
 /// How a model will be computed.
 #[derive(Debug)]
 pub(crate) enum RunnerChoice {
-    /// Packed weights as they are stored.
-    Packed { level: Level },
+    /// Packed weights, as they are stored or quantised.
+    Packed { level: Level, quantization: Option<Quantization> },
     /// Tensors of one type.
     Candle { device: RunnerDevice, dtype: Dtype },
 }
@@ -46,17 +46,36 @@ impl RunnerChoice {
     /// Packed on the CPU unless a type was asked for or there are no kernels, which `warnings` is told.
     ///
     /// # Errors
-    /// The environment forces an instruction set that is unknown or not there.
+    /// The environment forces an instruction set that is unknown or not there; a quantisation is asked for of what is
+    /// not packed.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         device: RunnerDevice,
         dtype: Option<Dtype>,
+        quantization: Option<Quantization>,
         warnings: &mut Vec<String>,
     ) -> Result<Self, CoreError> {
+        let refuse = |why: String| CoreError::Invalid { message: why, param: Some("quantization") };
+        if quantization.is_some() && !device.is_cpu() {
+            let device = device.name();
+            return Err(refuse(format!("quantization packs weights for the CPU, and the device is {device}: use cpu")));
+        }
         if device.is_cpu() && dtype.is_none() {
             let level = level()?;
             match cpu::unsupported(checkpoint) {
-                None => return Ok(Self::Packed { level }),
+                None => {
+                    if let Some(asked) = quantization
+                        && cpu::packed_size(checkpoint, quantization).quantized.is_empty()
+                    {
+                        let asked = asked.name();
+                        warnings
+                            .push(format!("quantization {asked} has no effect: no matrix of the model can take it"));
+                    }
+                    return Ok(Self::Packed { level, quantization });
+                }
+                Some(why) if quantization.is_some() => {
+                    return Err(refuse(format!("this model cannot be quantised at load: {why}")));
+                }
                 Some(why) => warnings.push(format!("computed in f32 by the slower general path: {why}")),
             }
         }
@@ -67,7 +86,8 @@ impl RunnerChoice {
     /// Memory that the weights will take.
     pub(crate) fn weight_bytes(&self, checkpoint: &Checkpoint) -> u64 {
         match self {
-            Self::Packed { .. } => checkpoint.weights().file_bytes(),
+            Self::Packed { quantization: None, .. } => checkpoint.weights().file_bytes(),
+            Self::Packed { quantization, .. } => cpu::packed_size(checkpoint, *quantization).bytes,
             Self::Candle { dtype, .. } => checkpoint.loaded_bytes(dtype.size_in_bytes()),
         }
     }
@@ -77,6 +97,22 @@ impl RunnerChoice {
             Self::Packed { .. } => cpu::kv_layout(&checkpoint.architecture),
             Self::Candle { dtype, .. } => candle::kv_layout(&checkpoint.architecture, *dtype),
         }
+    }
+
+    /// How matrices are stored, and what they are quantised to: "BF16 (safetensors) as Q4_K x210 + Q8_0".
+    pub(crate) fn weight_format(&self, checkpoint: &Checkpoint) -> String {
+        let stored = checkpoint.weights().format_summary();
+        let Self::Packed { quantization, .. } = self else { return stored };
+        let mut formats: Vec<_> = cpu::packed_size(checkpoint, *quantization).quantized.into_iter().collect();
+        formats.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        if formats.is_empty() {
+            return stored;
+        }
+        let with_counts = formats.len() > 1;
+        let formats = formats
+            .into_iter()
+            .map(|(format, count)| if with_counts && count > 1 { format!("{format} x{count}") } else { format });
+        format!("{stored} as {}", formats.collect::<Vec<_>>().join(" + "))
     }
 
     /// The number format that is computed in, for people: "packed", or the tensors' type.
@@ -96,8 +132,8 @@ impl RunnerChoice {
     ) -> Result<LoadedRunner, ModelError> {
         let RunnerSizes { threads, max_context, max_batch_tokens, kv_blocks } = sizes;
         match self {
-            Self::Packed { level } => {
-                let options = CpuOptions { level, threads, max_context, max_batch_tokens, kv_blocks };
+            Self::Packed { level, quantization } => {
+                let options = CpuOptions { level, threads, quantization, max_context, max_batch_tokens, kv_blocks };
                 let runner = CpuRunner::load(checkpoint, options, progress)?;
                 let operations = runner.operations_per_prompt_token() as u64;
                 Ok(LoadedRunner {

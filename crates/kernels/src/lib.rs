@@ -8,6 +8,7 @@
 mod aligned;
 pub mod attention;
 pub mod elementwise;
+mod encode;
 mod format;
 mod lanes;
 mod level;
@@ -23,6 +24,7 @@ mod team;
 mod testing;
 
 pub use aligned::AlignedBytes;
+pub use encode::encode;
 pub use format::{Format, ROW_GROUP, TILE};
 pub use level::Level;
 pub use logits::{Candidate, LOGIT_CHUNK, LogSumExp, TopK, arg_max, log_sum_exp, scan as scan_logits};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::pack::{self, Layout};
-use crate::{AlignedBytes, Format, ROW_GROUP, TILE};
+use crate::{AlignedBytes, Format, ROW_GROUP, TILE, encode};
 
 /// Why a matrix cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -14,7 +14,12 @@ pub enum PackError {
     Columns { format: Format, n_cols: usize, multiple: usize },
     #[error("row {row} of a {format} matrix should have {expected} bytes, got {actual}")]
     RowLength { format: Format, row: usize, expected: usize, actual: usize },
+    #[error("there is no encoder to {format}")]
+    NoEncoder { format: Format },
 }
+
+/// Writes a range of groups into their zeroed bytes.
+type PackGroups<'p> = dyn Fn(Range<usize>, &mut [u8]) -> Result<(), PackError> + Sync + 'p;
 
 /// The packed copy of a weight matrix `[n_rows, n_cols]`: what is stored, without loss, in the order in which kernels
 /// read it. Rows are padded with zero weights to a multiple of [`ROW_GROUP`].
@@ -44,6 +49,43 @@ impl Matrix {
         Self::pack_checked(format, n_rows, n_cols, threads, n_cols / block_values * block_bytes, row)
     }
 
+    /// Quantises `n_rows` rows of `n_cols` finite weights on the way: `row(i, out)` writes row `i` in f32 to `out`. Threads
+    /// as in [`Self::pack`]; each holds one row in f32, and never more.
+    pub fn encode(
+        format: Format,
+        n_rows: usize,
+        n_cols: usize,
+        threads: usize,
+        row: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Result<Self, PackError> {
+        if !format.is_encodable() {
+            return Err(PackError::NoEncoder { format });
+        }
+        let (multiple, block_bytes) = format.block();
+        if !n_cols.is_multiple_of(multiple) {
+            return Err(PackError::Columns { format, n_cols, multiple });
+        }
+        let row_bytes = n_cols / multiple * block_bytes;
+        let group_bytes = group_bytes(format, n_cols);
+        Self::pack_groups(format, n_rows, n_cols, threads, &|groups, out| {
+            let mut values = vec![0.0; n_cols];
+            let mut blocks = vec![0; ROW_GROUP * row_bytes];
+            for (g, out) in groups.zip(out.chunks_exact_mut(group_bytes)) {
+                let n = ROW_GROUP.min(n_rows - g * ROW_GROUP);
+                for (lane, blocks) in blocks.chunks_exact_mut(row_bytes).take(n).enumerate() {
+                    row(g * ROW_GROUP + lane, &mut values);
+                    encode(format, &values, blocks);
+                }
+                let mut rows: [&[u8]; ROW_GROUP] = [&[]; ROW_GROUP];
+                for (slot, row) in rows.iter_mut().zip(blocks.chunks_exact(row_bytes)) {
+                    *slot = row;
+                }
+                pack::pack_group(format, &rows[..n], out);
+            }
+            Ok(())
+        })
+    }
+
     /// Packs `values` `[n_rows, n_cols]` of any width in f32: convolutions, and what is computed at load.
     ///
     /// # Panics
@@ -68,10 +110,7 @@ impl Matrix {
         row: &(dyn Fn(usize) -> &'a [u8] + Sync),
     ) -> Result<Self, PackError> {
         let group_bytes = group_bytes(format, n_cols);
-        let n_groups = n_rows.div_ceil(ROW_GROUP);
-        let mut bytes = AlignedBytes::zeroed(n_groups * group_bytes);
-
-        let pack_groups = |groups: Range<usize>, out: &mut [u8]| {
+        Self::pack_groups(format, n_rows, n_cols, threads, &|groups, out| {
             for (g, out) in groups.zip(out.chunks_exact_mut(group_bytes)) {
                 let first = g * ROW_GROUP;
                 let mut rows: [&[u8]; ROW_GROUP] = [&[]; ROW_GROUP];
@@ -89,7 +128,20 @@ impl Matrix {
                 }
             }
             Ok(())
-        };
+        })
+    }
+
+    /// Has `pack` write the groups of each range into its zeroed bytes, with up to `threads` threads.
+    fn pack_groups(
+        format: Format,
+        n_rows: usize,
+        n_cols: usize,
+        threads: usize,
+        pack: &PackGroups<'_>,
+    ) -> Result<Self, PackError> {
+        let group_bytes = group_bytes(format, n_cols);
+        let n_groups = n_rows.div_ceil(ROW_GROUP);
+        let mut bytes = AlignedBytes::zeroed(n_groups * group_bytes);
         if group_bytes > 0 && n_groups > 0 {
             let per_thread = n_groups.div_ceil(threads.clamp(1, n_groups));
             std::thread::scope(|scope| {
@@ -99,9 +151,8 @@ impl Matrix {
                 });
                 // The caller's thread takes the first part.
                 let own = parts.next();
-                let pack_groups = &pack_groups;
-                let others: Vec<_> = parts.map(|(groups, out)| scope.spawn(move || pack_groups(groups, out))).collect();
-                let first = own.map_or(Ok(()), |(groups, out)| pack_groups(groups, out));
+                let others: Vec<_> = parts.map(|(groups, out)| scope.spawn(move || pack(groups, out))).collect();
+                let first = own.map_or(Ok(()), |(groups, out)| pack(groups, out));
                 others
                     .into_iter()
                     .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

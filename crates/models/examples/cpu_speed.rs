@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tsserve_engine::{ModelRunner, OutputRow, RowRole, RowWant, SequenceId, SequencePlan, StepPlan};
 use tsserve_models::checkpoint::Checkpoint;
-use tsserve_models::cpu::{CpuOptions, CpuRunner, Level, kv_layout, measure};
+use tsserve_models::cpu::{CpuOptions, CpuRunner, Level, Quantization, kv_layout, measure};
 use tsserve_models::weights::ModelFiles;
 
 /// Positions that each sequence of the test may have.
@@ -23,10 +23,12 @@ fn main() {
     let threads = arguments.next().map_or(2, |n| n.parse().unwrap());
     let level = std::env::var("TSSERVE_CPU").map_or_else(|_| Level::detect(), |name| Level::from_name(&name).unwrap());
     let checkpoint = Checkpoint::open(&ModelFiles::discover(Path::new(&file)).unwrap()).unwrap();
+    let quantization = std::env::var("QUANTIZATION").ok().map(|name| Quantization::from_name(&name).unwrap());
     let groups = kv_layout(&checkpoint.architecture).len();
     let options = CpuOptions {
         level,
         threads,
+        quantization,
         max_context: CONTEXT,
         max_batch_tokens: 512,
         kv_blocks: vec![SEQUENCES * CONTEXT / 16; groups],

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use napi_derive::napi;
-use tsserve_core::{CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel};
+use tsserve_core::{CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel, Quantization};
 
 /// How to load a model; unset fields are derived from the machine and the model.
 #[napi(object, object_to_js = false)]
@@ -15,6 +15,8 @@ pub struct BindingLoadOptions {
     pub device: Option<String>,
     #[napi(ts_type = "'auto' | 'f32' | 'f16' | 'bf16'")]
     pub dtype: Option<String>,
+    #[napi(ts_type = "'q8_0' | 'q4_0' | 'q4_k'")]
+    pub quantization: Option<String>,
     /// Tokens.
     pub max_model_len: Option<u32>,
     pub max_num_seqs: Option<u32>,
@@ -52,11 +54,19 @@ impl TryFrom<BindingLoadOptions> for LoadOptions {
                 return Err(invalid("dtype", format!("unknown dtype '{other}': use auto, f32, f16 or bf16")));
             }
         };
+        let unknown = |name: &str| {
+            let names = Quantization::ALL.map(Quantization::name).join(", ");
+            invalid("quantization", format!("unknown quantization '{name}': use one of {names}"))
+        };
+        let quantization = options.quantization.as_deref();
+        let quantization =
+            quantization.map(|name| Quantization::from_name(name).ok_or_else(|| unknown(name))).transpose()?;
         Ok(Self {
             model: options.model,
             hub_only: options.hub_only.unwrap_or(false),
             device,
             dtype,
+            quantization,
             max_model_len: options.max_model_len.map(|n| n as usize),
             max_num_seqs: options.max_num_seqs.map(|n| n as usize),
             max_queue: options.max_queue.map(|n| n as usize),

@@ -9,6 +9,7 @@ mod forward;
 mod head;
 mod layout;
 mod measure;
+mod quantization;
 mod runner;
 mod shared;
 mod weights;
@@ -16,4 +17,5 @@ mod weights;
 pub use tsserve_kernels::Level;
 
 pub use measure::{Peaks, measure};
+pub use quantization::{PackedSize, Quantization, packed_size};
 pub use runner::{CpuOptions, CpuRunner, kv_layout, unsupported};

@@ -11,6 +11,7 @@ use super::costs::calibrate;
 use super::forward::{Constants, Forward, MAX_ROPES, Parts};
 use super::head::Head;
 use super::layout::Layout;
+use super::quantization::Quantization;
 use super::weights::{PackedLayer, PackedModel, format_of, pack};
 use crate::architecture::Architecture;
 use crate::candle::rope::RopeFrequencies;
@@ -28,6 +29,8 @@ pub struct CpuOptions {
     pub level: Level,
     /// Threads that compute, the engine's own among them.
     pub threads: usize,
+    /// What becomes of weights that are not quantised. `None`: they stay as they are.
+    pub quantization: Option<Quantization>,
     /// Longest sequence, in tokens.
     pub max_context: usize,
     /// Most tokens in one step.
@@ -118,7 +121,7 @@ impl CpuRunner {
             )));
         }
         let team = team(options.threads).map_err(|error| refuse(format!("{} threads: {error}", options.threads)))?;
-        let model = pack(checkpoint, options.threads, progress)?;
+        let model = pack(checkpoint, options.quantization, options.threads, progress)?;
         let group_of = |index| layout.iter().position(|group| group.layers.contains(&index)).unwrap_or(0);
         let groups: Vec<usize> = (0..architecture.layers.len()).map(group_of).collect();
         let attention = |index: usize| &architecture.layers[index].attention;

@@ -7,7 +7,9 @@ use crate::architecture::{Architecture, Layer, LayerNorms};
 use crate::checkpoint::{Checkpoint, LayerTensor, TensorRole};
 use crate::config::ConfigError;
 use crate::error::ModelError;
-use crate::weights::WeightType;
+use crate::weights::{WeightType, dequantize};
+
+use super::quantization::{Quantization, packed_format};
 
 /// Matrices that read the same input, and their biases.
 #[derive(Debug)]
@@ -133,12 +135,13 @@ pub(super) fn format_of(stored: WeightType) -> Option<Format> {
 /// A tensor that is missing, broken, or has no kernels.
 pub(super) fn pack(
     checkpoint: &Checkpoint,
+    quantization: Option<Quantization>,
     threads: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<PackedModel, ModelError> {
     let architecture = &checkpoint.architecture;
     let total = architecture.layers.len() + 2;
-    let packer = Packer { checkpoint, threads };
+    let packer = Packer { checkpoint, quantization, threads };
     progress(0, total);
     let embedding = packer.matrix(TensorRole::Embedding)?;
     progress(1, total);
@@ -155,6 +158,7 @@ pub(super) fn pack(
 
 struct Packer<'c> {
     checkpoint: &'c Checkpoint,
+    quantization: Option<Quantization>,
     threads: usize,
 }
 
@@ -162,9 +166,13 @@ impl Packer<'_> {
     fn matrix(&self, role: TensorRole) -> Result<Matrix, ModelError> {
         let stored = self.checkpoint.stored_rows(role)?;
         let unsupported = |what: String| ModelError::from(ConfigError::Unsupported { what });
-        let format = format_of(stored.kind)
+        let format = packed_format(role, &stored, self.quantization)
             .ok_or_else(|| unsupported(format!("{role} stored as {} on the packed CPU runner", stored.kind)))?;
-        let packed = if stored.n_cols.is_multiple_of(TILE) {
+        let packed = if format_of(stored.kind) != Some(format) {
+            // Only rows of whole blocks are quantised.
+            let row = |row: usize, out: &mut [f32]| dequantize(stored.kind, stored.row(row), out);
+            Matrix::encode(format, stored.n_rows, stored.n_cols, self.threads, &row)
+        } else if stored.n_cols.is_multiple_of(TILE) {
             Matrix::pack(format, stored.n_rows, stored.n_cols, self.threads, &|row| stored.row(row))
         } else {
             // Rows of unusual length are lengthened with zeros. Only unquantised ones can be.

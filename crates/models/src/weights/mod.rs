@@ -15,6 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
 
+pub(crate) use dequant::dequantize;
 pub use error::WeightsError;
 pub use files::ModelFiles;
 pub use gguf::{GgufArray, GgufMetadata, GgufValue};

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use super::types::WeightType;
 
 /// Writes the values of whole blocks. `bytes` holds exactly the blocks of `out`; `kind` is readable.
-pub(super) fn dequantize(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn dequantize(kind: WeightType, bytes: &[u8], out: &mut [f32]) {
     match kind {
         WeightType::F32 => {
             blocks(bytes, out, |bytes: &[u8; 4], out: &mut [f32; 1]| *out = [f32::from_le_bytes(*bytes)])
