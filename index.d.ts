@@ -31,6 +31,8 @@ export declare class NativeEngine {
   stats(model: number): BindingStats | null
   /** The loadable models of the Hugging Face cache. */
   listCached(): Promise<BindingCachedModel[] | BindingError>
+  /** What the CPU can do, measured for about a second. */
+  measureMachine(): Promise<BindingMachineReport | BindingError>
   /** Ends all generations and frees all models. Later calls answer `closed`. */
   close(): Promise<undefined | BindingError>
 }
@@ -145,6 +147,13 @@ export interface BindingLoadedModel {
   weightFormat: string
   parameters: number
   weightBytes: number
+  /** Bytes of weights that one token of an answer reads. */
+  bytesPerToken: number
+  /** 8-bit multiplications and additions of one token of a prompt, where it is computed in them. */
+  operationsPerPromptToken?: number
+  /** Measured by the load, at a context of a few positions. */
+  answerTokenSeconds?: number
+  promptTokenSeconds?: number
   vocabSize: number
   contextLength: number
   maxModelLen: number
@@ -195,6 +204,25 @@ export interface BindingLoadProgress {
   file?: string
   done: number
   total: number
+}
+
+/** What the CPU can do. Sizes in bytes, speeds per second. */
+export interface BindingMachineReport {
+  processor: string
+  /** Cores of the machine, and those that affinity and quota leave to this process. */
+  cores: number
+  threads: number
+  /** CPU time that the container may use, in cores; unset without a limit. */
+  quota?: number
+  /** The instruction set that kernels use, and all that the machine has. */
+  level: string
+  levels: Array<string>
+  /** Bytes read from memory by all threads. */
+  bandwidth: number
+  /** 8-bit multiplications and additions of all threads. */
+  integerPeak: number
+  memory: number
+  freeMemory: number
 }
 
 /** A named text, such as one of several chat templates. */

@@ -20,6 +20,7 @@ const model: LoadedModel = {
   weightFormat: 'Q4_1 + Q8_0 (GGUF)',
   parameters: 134_515_008,
   weightBytes: 98_362_432,
+  bytesPerToken: 98_270_000,
   vocabSize: 49_152,
   contextLength: 8192,
   maxModelLen: 4096,
@@ -29,8 +30,8 @@ const model: LoadedModel = {
   kvBlocks: 4096,
   blockSize: 16,
   device: 'cpu',
-  dtype: 'f32',
-  cpuLevel: 'avx512',
+  dtype: 'packed',
+  cpuLevel: 'vnni',
   threads: 2,
   loadSeconds: 0.42,
   warnings: ['context cut from 8192 to 4096'],
@@ -55,6 +56,7 @@ describe('command line', () => {
       [['serve', 'a', 'b'], /^tsserve: too many arguments .*\n$/],
       [['serve', '--served-model-name', 'x'], /^tsserve: --served-model-name names a MODEL.*\n$/],
       [['sreve'], /^tsserve: unknown command 'sreve' \(Did you mean serve\?\)\n$/],
+      [['doctor', 'a', 'b'], /^tsserve: too many arguments .*\n$/],
       [['chat', 'ftp://host'], /^tsserve: 'ftp:\/\/host' is not an http or https URL\n$/],
     ];
     for (const [args, message] of cases) {
@@ -72,6 +74,9 @@ describe('command line', () => {
       '--host --port --device --dtype --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --threads ' +
       '--speculation --served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
     for (const flag of flags.split(' ')) expect(stdout).to.include(flag);
+    expect((await runCli(['doctor', '--help'])).stdout).to.match(
+      /doctor \[options\] \[model\][\s\S]*--json[\s\S]*--no-download/,
+    );
     expect((await runCli(['--version'])).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
   });
 
@@ -156,7 +161,7 @@ describe('values and figures', () => {
   context       4096 tokens (the model was made for 8192)
   KV memory     1.51 GB: 4096 blocks of 16 tokens
   batch         16 sequences, 512 tokens per step
-  device        cpu, avx512, f32, 2 threads
+  device        cpu, vnni, packed, 2 threads
   warning: context cut from 8192 to 4096`,
     );
   });

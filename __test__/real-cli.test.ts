@@ -168,3 +168,27 @@ describe('tsserve serve with real weights', function () {
     }
   });
 });
+
+describe('tsserve doctor with real weights', function () {
+  this.timeout(120_000);
+
+  it('says what the machine, and a model on it, can do', async () => {
+    const { code, stdout } = await runCli(['doctor', realModelPath('smollm2-135m-instruct-q4_1')]);
+    expect(code).to.equal(0);
+    const number = (pattern: RegExp): number => Number(pattern.exec(stdout)?.[1]);
+    const bandwidth = number(/^bandwidth +([\d.]+) GB\/s, read by \d+ threads?$/m);
+    expect(bandwidth).to.be.within(0.1, 10_000);
+    expect(stdout).to.match(/^integer peak +[\d.]+ [GT] 8-bit operations\/s/m);
+    // 106 M weights of layers, of which those of q, k, v and down count twice, and a head of 28 M: 96 MB in all.
+    expect(stdout).to.match(/^weights +.*Q4_1.*, packed, \d+ threads?$/m);
+    const answers = /^answers +(\d+) MB per token: at most ([\d.]+) tokens\/s, measured ([\d.]+) \(\d+ %\)$/m.exec(
+      stdout,
+    );
+    const [bytes, limit, measured] = (answers ?? []).slice(1).map(Number) as [number, number, number];
+    expect(bytes).to.be.within(94, 100);
+    expect(limit / ((bandwidth * 1e3) / bytes)).to.be.closeTo(1, 0.02);
+    expect(measured).to.be.within(0.1, 100_000);
+    const operations = number(/^prompts +([\d.]+) G operations per token: at most [\d.]+ tokens\/s, measured [\d.]+ /m);
+    expect(operations).to.be.within(0.212, 0.424);
+  });
+});

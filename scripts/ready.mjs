@@ -20,7 +20,9 @@ await runScript(async () => {
     checks.clippy,
     checks.metal,
     checks.licences,
+    checks.armClippy,
     checks.rustTests,
+    checks.armTests,
     checks.nodeTests,
   ]);
 });

@@ -11,6 +11,7 @@ import {
   type LoadedModel,
   type LoadOptions,
   type LoadProgress,
+  type MachineReport,
   type ModelStats,
 } from '../../ts/engine/types.js';
 
@@ -31,6 +32,8 @@ export interface ScriptedEngineOptions {
   /** What a load answers, beside the handle. */
   readonly model?: Partial<LoadedModel> | ((options: LoadOptions) => Partial<LoadedModel>);
   readonly cached?: readonly CachedModel[];
+  /** What a measurement answers. */
+  readonly machine?: Partial<MachineReport>;
   /** Tokens ahead of the reader. */
   readonly credit?: number;
 }
@@ -166,9 +169,29 @@ export class ScriptedEngine implements Engine {
     return this.options.cached ?? [];
   }
 
+  async measureMachine(): Promise<MachineReport> {
+    return scriptedMachine(this.options.machine);
+  }
+
   async close(): Promise<void> {
     this.closed = true;
   }
+}
+
+/** Two cores of four, with figures that are easy to reckon with. */
+export function scriptedMachine(machine: Partial<MachineReport> = {}): MachineReport {
+  return {
+    processor: 'Scripted CPU',
+    cores: 4,
+    threads: 2,
+    level: 'avx2',
+    levels: ['scalar', 'avx2'],
+    bandwidth: 40e9,
+    integerPeak: 1.5e12,
+    memory: 16e9,
+    freeMemory: 12e9,
+    ...machine,
+  };
 }
 
 export function scriptedModel(model: Partial<LoadedModel> = {}): LoadedModel {
@@ -179,6 +202,7 @@ export function scriptedModel(model: Partial<LoadedModel> = {}): LoadedModel {
     weightFormat: 'f32 (safetensors)',
     parameters: 1000,
     weightBytes: 4000,
+    bytesPerToken: 4000,
     vocabSize: 512,
     contextLength: 2048,
     maxModelLen: 1024,

@@ -232,6 +232,7 @@ class ScriptedEngine implements Engine {
   load = unexpected;
   unload = unexpected;
   listCached = unexpected;
+  measureMachine = unexpected;
   stats = () => ({ running: 0, waiting: 0, freeBlocks: 0, totalBlocks: 0, draftedTokens: 0, acceptedTokens: 0 });
   close = unexpected;
 }
@@ -263,6 +264,7 @@ function loadedModel(options: ScriptedModelOptions, handle: number): LoadedModel
     weightFormat: 'f32',
     parameters: 1,
     weightBytes: 4,
+    bytesPerToken: 4,
     vocabSize: 100,
     contextLength: options.contextLength ?? 512,
     maxModelLen: options.contextLength ?? 512,

@@ -1,7 +1,7 @@
 /** The checks that `npm test` and `npm run ready` are made of. Each says how many tests passed and failed. */
 
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, realpath } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 
 import { addonFile } from './setup.mjs';
 import { capture, root, run, say, Stop, tool } from './terminal.mjs';
@@ -62,17 +62,81 @@ export const generatedFiles = {
   },
 };
 
+/** Is the target's standard library here, or could it be fetched? */
+async function hasTarget(target) {
+  await capture('rustup', ['target', 'add', target]);
+  const { text } = await capture('rustc', ['--print', 'target-libdir', '--target', target]);
+  const library = await readdir(text.trim()).catch(() => []);
+  return library.some((name) => name.startsWith('libcore-'));
+}
+
+const appleTarget = 'aarch64-apple-darwin';
+
 /** Metal code is type-checked from any machine that has the target's standard library. */
 export const metal = {
   name: 'metal type check',
   async run() {
-    const target = 'aarch64-apple-darwin';
-    await capture('rustup', ['target', 'add', target]);
-    const { text } = await capture('rustc', ['--print', 'target-libdir', '--target', target]);
-    const library = await readdir(text.trim()).catch(() => []);
-    if (!library.some((name) => name.startsWith('libcore-')))
-      return { skipped: `the Rust target ${target} is not installed` };
-    return run('cargo', ['check', '--release', '--target', target, '-p', 'tsserve-models', '--features', 'metal'], {
+    if (!(await hasTarget(appleTarget))) return { skipped: `the Rust target ${appleTarget} is not installed` };
+    const args = ['check', '--release', '--target', appleTarget, '-p', 'tsserve-models', '--features', 'metal'];
+    return run('cargo', args, { stdout: 'inherit' });
+  },
+};
+
+const armTarget = 'aarch64-unknown-linux-gnu';
+const armCompiler = 'aarch64-linux-gnu-gcc';
+const armKernels = ['--release', '--target', armTarget, '-p', 'tsserve-kernels'];
+
+/** Why kernels for aarch64 need not or cannot be compiled here. */
+async function armSkipped() {
+  if (process.arch === 'arm64') return 'this machine is aarch64: its own tests and clippy are those of aarch64';
+  return (await hasTarget(armTarget)) ? undefined : `the Rust target ${armTarget} is not installed`;
+}
+
+export const armClippy = {
+  name: 'clippy of aarch64 kernels',
+  async run() {
+    const skipped = await armSkipped();
+    if (skipped !== undefined) return { skipped };
+    return run('cargo', ['clippy', ...armKernels, '--all-targets', '--', '-D', 'warnings'], { stdout: 'inherit' });
+  },
+};
+
+/**
+ * The kernels' tests under emulation, of a CPU with every instruction: kernels run at all levels, those that need the dot
+ * product instructions too.
+ */
+export const armTests = {
+  name: 'cargo test of aarch64 kernels, emulated',
+  count: rustTests.count,
+  async run() {
+    const skipped = await armSkipped();
+    if (skipped !== undefined) return { skipped };
+    // The loader of the target's programs lies in the folder that the emulator is to take for the root.
+    const loader = await capture(armCompiler, ['-print-file-name=ld-linux-aarch64.so.1']);
+    if (loader.code !== 0) return { skipped: `the cross compiler ${armCompiler} is not installed` };
+    const path = await realpath(loader.text.trim()).catch(() => undefined);
+    if (path === undefined) return { skipped: `${armCompiler} has no C library for its target` };
+    const emulator = await firstInstalled(['qemu-aarch64-static', 'qemu-aarch64']);
+    if (emulator === undefined) return { skipped: 'qemu-aarch64-static is not installed' };
+    const env = {
+      CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER: armCompiler,
+      CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER: `${emulator} -cpu max -L ${dirname(dirname(path))}`,
+    };
+    return counted('cargo', ['test', ...armKernels, '--no-fail-fast'], { env })();
+  },
+};
+
+async function firstInstalled(programs) {
+  for (const program of programs) if ((await capture(program, ['--version'])).code === 0) return program;
+  return undefined;
+}
+
+/** The kernels alone for macOS: nothing is linked. */
+export const appleKernels = {
+  name: 'macOS type check of kernels',
+  async run() {
+    if (!(await hasTarget(appleTarget))) return { skipped: `the Rust target ${appleTarget} is not installed` };
+    return run('cargo', ['check', '--release', '--target', appleTarget, '-p', 'tsserve-kernels'], {
       stdout: 'inherit',
     });
   },
@@ -111,14 +175,14 @@ export async function runChecks(checks) {
 }
 
 /** Shows what the program prints and keeps it for counting. */
-function counted(command, args) {
+function counted(command, args, options) {
   return async () => {
     let text = '';
     const stdout = (chunk) => {
       process.stdout.write(chunk);
       text += chunk;
     };
-    return { ...(await run(command, args, { stdout })), text };
+    return { ...(await run(command, args, { ...options, stdout })), text };
   };
 }
 

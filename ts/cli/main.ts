@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 
 import { addChatCommand } from './chat.js';
+import { addDoctorCommand } from './doctor.js';
 import { CliFailure, sentenceOf } from './failure.js';
 import { addListCommand } from './list.js';
 import { addServeCommand } from './serve.js';
@@ -28,6 +29,7 @@ async function main(argv: readonly string[]): Promise<number> {
   addServeCommand(program, version);
   addChatCommand(program);
   addListCommand(program);
+  addDoctorCommand(program);
   try {
     await program.parseAsync(argv);
     return Number(process.exitCode ?? 0);

@@ -91,7 +91,14 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--mcp-allow-private', 'let requests name MCP servers in private networks')
     .optionsGroup('Model:')
     .addOption(choice('--device <name>', 'where to compute', ['auto', 'cpu', 'cuda', 'metal'], 'auto'))
-    .addOption(choice('--dtype <name>', 'number format to compute in', ['auto', 'f32', 'f16', 'bf16'], 'auto'))
+    .addOption(
+      choice(
+        '--dtype <name>',
+        'number format to compute in; on the CPU auto keeps weights as they are stored, f32 is exact and slower',
+        ['auto', 'f32', 'f16', 'bf16'],
+        'auto',
+      ),
+    )
     .option(
       '--max-model-len <n>',
       "longest sequence in tokens (default: the model's, cut to what fits)",

@@ -7,6 +7,7 @@ import type {
   BindingEvent,
   BindingLoadedModel,
   BindingLoadProgress,
+  BindingMachineReport,
   BindingSampling,
   BindingToken,
   NativeEngine,
@@ -26,6 +27,7 @@ import {
   type LoadedModel,
   type LoadOptions,
   type LoadProgress,
+  type MachineReport,
   type ModelStats,
   type SamplingOptions,
   type TokenInfo,
@@ -123,6 +125,11 @@ class NativeEngineAdapter implements Engine {
   async listCached(): Promise<readonly CachedModel[]> {
     const native = await this.#open('auto');
     return unwrap<BindingCachedModel[]>(await native.listCached());
+  }
+
+  async measureMachine(): Promise<MachineReport> {
+    const native = await this.#open('auto');
+    return unwrap<BindingMachineReport>(await native.measureMachine());
   }
 
   async close(): Promise<void> {

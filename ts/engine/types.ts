@@ -10,7 +10,7 @@ export interface LoadOptions {
   readonly hubOnly?: boolean;
   /** @default 'auto' */
   readonly device?: Device;
-  /** @default 'auto' */
+  /** 'auto' on the CPU: weights as they are stored; 'f32' there is exact and slower. @default 'auto' */
   readonly dtype?: Dtype;
   /** Longest sequence in tokens. Default: the model's own, cut to what memory holds. */
   readonly maxModelLen?: number;
@@ -62,6 +62,14 @@ export interface LoadedModel {
   readonly weightFormat: string;
   readonly parameters: number;
   readonly weightBytes: number;
+  /** Bytes of weights that one token of an answer reads. */
+  readonly bytesPerToken: number;
+  /** 8-bit multiplications and additions of one token of a prompt, where it is computed in them. */
+  readonly operationsPerPromptToken?: number;
+  /** What a token of an answer took when the load measured it, at a context of a few positions. */
+  readonly answerTokenSeconds?: number;
+  /** The same for one of the 128 tokens in a chunk of a prompt. */
+  readonly promptTokenSeconds?: number;
   readonly vocabSize: number;
   /** What the model was made for. */
   readonly contextLength: number;
@@ -73,7 +81,9 @@ export interface LoadedModel {
   readonly kvBlocks: number;
   readonly blockSize: number;
   readonly device: string;
+  /** "packed": weights as they are stored, with integer activations; or the tensors' type. */
   readonly dtype: string;
+  /** The CPU kernels' instruction set, or "candle". */
   readonly cpuLevel: string;
   readonly threads: number;
   readonly loadSeconds: number;
@@ -237,6 +247,27 @@ export interface ModelStats {
   readonly acceptedTokens: number;
 }
 
+/** What the CPU can do. Sizes in bytes, speeds per second. */
+export interface MachineReport {
+  readonly processor: string;
+  /** Cores of the machine. */
+  readonly cores: number;
+  /** Those that affinity and quota leave to this process: the default number of compute threads. */
+  readonly threads: number;
+  /** CPU time that the container may use, in cores; unset without a limit. */
+  readonly quota?: number;
+  /** The instruction set that kernels use. */
+  readonly level: string;
+  /** All that the machine has, slowest first. */
+  readonly levels: readonly string[];
+  /** Bytes read from memory by all threads. */
+  readonly bandwidth: number;
+  /** 8-bit multiplications and additions of all threads, each counted as one. */
+  readonly integerPeak: number;
+  readonly memory: number;
+  readonly freeMemory: number;
+}
+
 export interface Engine {
   load(options: LoadOptions, onProgress?: (progress: LoadProgress) => void, signal?: AbortSignal): Promise<LoadedModel>;
   unload(handle: number): Promise<void>;
@@ -246,6 +277,8 @@ export interface Engine {
   stats(handle: number): ModelStats;
   /** The models of the Hugging Face cache that could be loaded. */
   listCached(): Promise<readonly CachedModel[]>;
+  /** Measures the CPU for about a second. */
+  measureMachine(): Promise<MachineReport>;
   /** Cancels what runs, frees everything; later calls fail with `closed`. */
   close(): Promise<void>;
 }

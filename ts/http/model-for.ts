@@ -32,6 +32,7 @@ function modelFor(context: Asker, model: ServedModel): ServedModel {
     detokenize: (handle, ids, skipSpecialTokens) => model.engine.detokenize(handle, ids, skipSpecialTokens),
     stats: (handle) => model.engine.stats(handle),
     listCached: () => model.engine.listCached(),
+    measureMachine: () => model.engine.measureMachine(),
     close: () => model.engine.close(),
   };
   return {

@@ -19,13 +19,16 @@ use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;
 use crate::options::{LoadOptions, LoadProgress, LoadedModel};
 use crate::output::{self, OutputMessage, OutputSink};
-use crate::runner::{RunnerChoice, RunnerSizes};
+use crate::runner::{LoadedRunner, RunnerChoice, RunnerSizes};
 use crate::sampling::SamplingDefaults;
 
 /// Defaults of the load options, all printed by the server at start.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 16;
 pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
 pub const DEFAULT_MAX_QUEUE: usize = 64;
+
+/// Rows of the prompt's chunk whose speed is told of a loaded model.
+const PROMPT_ROWS: usize = 128;
 
 /// How long a sequence whose client does not read may keep its memory.
 const PARK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -99,13 +102,14 @@ pub(crate) fn load(
     warnings.extend(kv.warnings);
     check_cancel(cancel)?;
 
-    let (runner, kernels) = runner.load(
+    let LoadedRunner { runner, kernels, bytes_per_token, operations_per_prompt_token } = runner.load(
         &checkpoint,
         RunnerSizes { threads, max_context: kv.max_model_len, max_batch_tokens, kv_blocks: kv.blocks.clone() },
         &mut |done, total| progress(LoadProgress::Weights { done: done as u64, total: total as u64 }),
     )?;
     check_cancel(cancel)?;
 
+    let costs = runner.step_costs();
     let generation_config = checkpoint.generation_config_json().map(str::to_owned);
     let generation_value: serde_json::Value =
         generation_config.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -124,6 +128,10 @@ pub(crate) fn load(
         weight_format: checkpoint.weights().format_summary(),
         parameters: checkpoint.weights().n_parameters(),
         weight_bytes: checkpoint.weights().file_bytes(),
+        bytes_per_token,
+        operations_per_prompt_token,
+        answer_token_seconds: costs.as_ref().map(|costs| costs.rows(1)),
+        prompt_token_seconds: costs.as_ref().map(|costs| costs.rows(PROMPT_ROWS) / PROMPT_ROWS as f64),
         vocab_size: architecture.vocab_size,
         context_length: architecture.max_position_embeddings,
         max_model_len: kv.max_model_len,

@@ -12,7 +12,7 @@ pub struct LoadOptions {
     /// `model` names a model of the hub even where a local path of that name exists (a request's own words).
     pub hub_only: bool,
     pub device: DeviceKind,
-    /// `None`: f32 on the CPU, the checkpoint's own type on a GPU.
+    /// `None`: packed weights on the CPU (f32 where there are no kernels for them), the checkpoint's own type on a GPU.
     pub dtype: Option<Dtype>,
     /// Tokens.
     pub max_model_len: Option<usize>,
@@ -58,6 +58,14 @@ pub struct LoadedModel {
     pub weight_format: String,
     pub parameters: u64,
     pub weight_bytes: u64,
+    /// Bytes of weights that one token of an answer reads.
+    pub bytes_per_token: u64,
+    /// 8-bit multiplications and additions of one token of a prompt; `None` where it is computed in another type.
+    pub operations_per_prompt_token: Option<u64>,
+    /// What a token took when the load measured it, at a context of a few positions: alone in an answer, and as one of
+    /// the 128 in a chunk of a prompt. `None` where the runner measures nothing.
+    pub answer_token_seconds: Option<f64>,
+    pub prompt_token_seconds: Option<f64>,
     pub vocab_size: usize,
     pub context_length: usize,
     pub max_model_len: usize,

@@ -21,6 +21,17 @@ pub(crate) enum RunnerChoice {
     Candle { device: RunnerDevice, dtype: Dtype },
 }
 
+/// A runner, and what is said of it.
+pub(crate) struct LoadedRunner {
+    pub runner: Box<dyn ModelRunner>,
+    /// Which kernels compute.
+    pub kernels: &'static str,
+    /// Bytes of weights that one token of an answer reads.
+    pub bytes_per_token: u64,
+    /// 8-bit operations of one token of a prompt, if there are any.
+    pub operations_per_prompt_token: Option<u64>,
+}
+
 /// Sizes that a runner is made for.
 #[derive(Debug, Clone)]
 pub(crate) struct RunnerSizes {
@@ -76,28 +87,47 @@ impl RunnerChoice {
         }
     }
 
-    /// Loads the model; also answers which kernels compute it.
+    /// Loads the model.
     pub(crate) fn load(
         self,
         checkpoint: &Checkpoint,
         sizes: RunnerSizes,
         progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<(Box<dyn ModelRunner>, &'static str), ModelError> {
+    ) -> Result<LoadedRunner, ModelError> {
         let RunnerSizes { threads, max_context, max_batch_tokens, kv_blocks } = sizes;
         match self {
             Self::Packed { level } => {
                 let options = CpuOptions { level, threads, max_context, max_batch_tokens, kv_blocks };
-                Ok((Box::new(CpuRunner::load(checkpoint, options, progress)?), level.name()))
+                let runner = CpuRunner::load(checkpoint, options, progress)?;
+                let operations = runner.operations_per_prompt_token() as u64;
+                Ok(LoadedRunner {
+                    kernels: level.name(),
+                    bytes_per_token: runner.bytes_per_token() as u64,
+                    operations_per_prompt_token: (operations > 0).then_some(operations),
+                    runner: Box::new(runner),
+                })
             }
             Self::Candle { device, dtype } => {
                 let options =
                     RunnerOptions { device, dtype, max_context, max_batch_tokens, kv_blocks, plain_ops: false };
                 let runner = CandleRunner::load(checkpoint, options, progress)?;
-                let kernels = runner.kernels();
-                Ok((Box::new(runner), kernels))
+                Ok(LoadedRunner {
+                    kernels: runner.kernels(),
+                    bytes_per_token: tensor_bytes_per_token(checkpoint, dtype),
+                    operations_per_prompt_token: None,
+                    runner: Box::new(runner),
+                })
             }
         }
     }
+}
+
+/// Bytes of tensors of `dtype` that one token of an answer goes through: all but an embedding that is not the head.
+fn tensor_bytes_per_token(checkpoint: &Checkpoint, dtype: Dtype) -> u64 {
+    let all = checkpoint.loaded_bytes(dtype.size_in_bytes());
+    let architecture = &checkpoint.architecture;
+    let embedding = architecture.vocab_size * architecture.hidden_size * dtype.size_in_bytes();
+    if architecture.tied_head { all } else { all.saturating_sub(embedding as u64) }
 }
 
 /// The instruction set of the CPU kernels: what the environment forces, or the best there is.

@@ -11,10 +11,12 @@ mod avx2;
 mod bf16;
 mod conv;
 mod float;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod weights;
 
 use std::ops::Range;
@@ -34,7 +36,10 @@ use crate::{Level, MAX_BLOCK_ROWS, Matrix, QuantizedBlock, TILE};
 ///
 /// # Panics
 /// If `groups` are not groups of the matrix, or `input` is not 1 to [`MAX_BLOCK_ROWS`] rows of its width.
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "portable code does not prefetch"))]
+#[cfg_attr(
+    not(any(target_arch = "aarch64", target_arch = "x86_64")),
+    expect(unused_variables, reason = "portable code does not prefetch")
+)]
 pub unsafe fn multiply(
     level: Level,
     matrix: &Matrix,
@@ -65,6 +70,9 @@ pub unsafe fn multiply(
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::AvxVnni => unsafe { avx2::multiply::<avx2::Dpbusd>(matrix, groups, input, out, stride, prefetch) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => unsafe { neon::multiply(matrix, groups, input, out, stride, prefetch) },
         // SAFETY: as above.
         _ => unsafe { scalar::multiply(matrix, groups, input, out, stride) },
     }

@@ -6,12 +6,12 @@ use napi::Status;
 use napi::bindgen_prelude::AsyncTask;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
-use tsserve_core::{OutputEvent, Service};
+use tsserve_core::{OutputEvent, Service, measure_machine};
 
 use crate::tasks::{Work, off_loop};
 use crate::{
     BindingCachedModel, BindingEvent, BindingGenerateRequest, BindingLoadOptions, BindingLoadProgress,
-    BindingLoadedModel,
+    BindingLoadedModel, BindingMachineReport,
 };
 
 /// Receives one message per engine step. Weak: it does not keep the process alive.
@@ -134,6 +134,12 @@ impl NativeEngine {
     pub fn list_cached(&self) -> AsyncTask<Work<Vec<BindingCachedModel>>> {
         let service = Arc::clone(&self.service);
         off_loop(move || Ok(service.list_cached()?.into_iter().map(Into::into).collect()))
+    }
+
+    /// What the CPU can do, measured for about a second.
+    #[napi(ts_return_type = "Promise<BindingMachineReport | BindingError>")]
+    pub fn measure_machine(&self) -> AsyncTask<Work<BindingMachineReport>> {
+        off_loop(|| Ok(measure_machine()?.into()))
     }
 
     /// Ends all generations and frees all models. Later calls answer `closed`.

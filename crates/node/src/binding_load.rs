@@ -114,6 +114,13 @@ pub struct BindingLoadedModel {
     pub weight_format: String,
     pub parameters: f64,
     pub weight_bytes: f64,
+    /// Bytes of weights that one token of an answer reads.
+    pub bytes_per_token: f64,
+    /// 8-bit multiplications and additions of one token of a prompt, where it is computed in them.
+    pub operations_per_prompt_token: Option<f64>,
+    /// Measured by the load, at a context of a few positions.
+    pub answer_token_seconds: Option<f64>,
+    pub prompt_token_seconds: Option<f64>,
     pub vocab_size: u32,
     pub context_length: u32,
     pub max_model_len: u32,
@@ -145,6 +152,10 @@ impl From<LoadedModel> for BindingLoadedModel {
             weight_format: model.weight_format,
             parameters: model.parameters as f64,
             weight_bytes: model.weight_bytes as f64,
+            bytes_per_token: model.bytes_per_token as f64,
+            operations_per_prompt_token: model.operations_per_prompt_token.map(|n| n as f64),
+            answer_token_seconds: model.answer_token_seconds,
+            prompt_token_seconds: model.prompt_token_seconds,
             vocab_size: model.vocab_size as u32,
             context_length: model.context_length as u32,
             max_model_len: model.max_model_len as u32,

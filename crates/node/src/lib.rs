@@ -6,6 +6,7 @@ mod binding_error;
 mod binding_event;
 mod binding_generate;
 mod binding_load;
+mod binding_machine;
 mod tasks;
 
 pub use binding_constraint::BindingConstraint;
@@ -16,3 +17,4 @@ pub use binding_generate::{BindingBias, BindingGenerateRequest, BindingSampling}
 pub use binding_load::{
     BindingCachedModel, BindingLoadOptions, BindingLoadProgress, BindingLoadedModel, BindingNamedText,
 };
+pub use binding_machine::BindingMachineReport;

@@ -88,17 +88,19 @@ impl Lanes for Avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load_bf16_pairs(from: *const u32) -> (Self::F, Self::F) {
+    unsafe fn load_bf16_low(from: *const u32) -> Self::F {
         // SAFETY: the caller's promise.
         let pairs = unsafe { (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())) };
-        let odd = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-        (
-            (
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs.0)),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs.1)),
-            ),
-            (_mm256_castsi256_ps(_mm256_and_si256(pairs.0, odd)), _mm256_castsi256_ps(_mm256_and_si256(pairs.1, odd))),
-        )
+        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs.0)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs.1)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load_bf16_high(from: *const u32) -> Self::F {
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())) };
+        let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+        (_mm256_castsi256_ps(_mm256_and_si256(pairs.0, high)), _mm256_castsi256_ps(_mm256_and_si256(pairs.1, high)))
     }
 
     #[inline]

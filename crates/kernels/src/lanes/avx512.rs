@@ -58,11 +58,17 @@ impl Lanes for Avx512 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn load_bf16_pairs(from: *const u32) -> (Self::F, Self::F) {
+    unsafe fn load_bf16_low(from: *const u32) -> Self::F {
+        // SAFETY: the caller's promise.
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(unsafe { _mm512_loadu_si512(from.cast()) }))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn load_bf16_high(from: *const u32) -> Self::F {
         // SAFETY: the caller's promise.
         let pairs = unsafe { _mm512_loadu_si512(from.cast()) };
-        let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-        (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd))
+        _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())))
     }
 
     #[inline]

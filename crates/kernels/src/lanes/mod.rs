@@ -48,8 +48,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store_first(to: *mut f32, n: usize, a: Self::F);
     /// 16 values of IEEE half precision.
     unsafe fn load_f16(from: *const u16) -> Self::F;
-    /// 16 pairs of bf16: those in the low halves, and those in the high halves.
-    unsafe fn load_bf16_pairs(from: *const u32) -> (Self::F, Self::F);
+    /// Of 16 pairs of bf16 those in the low halves.
+    unsafe fn load_bf16_low(from: *const u32) -> Self::F;
+    /// Of 16 pairs of bf16 those in the high halves.
+    unsafe fn load_bf16_high(from: *const u32) -> Self::F;
 
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;

@@ -79,16 +79,25 @@ impl Lanes for Neon {
     }
 
     #[inline]
-    unsafe fn load_bf16_pairs(from: *const u32) -> (Self::F, Self::F) {
+    unsafe fn load_bf16_low(from: *const u32) -> Self::F {
         // SAFETY: the caller's promise.
         unsafe {
-            let pairs: [uint32x4_t; 4] =
-                std::array::from_fn(|i| vreinterpretq_u32_u8(vld1q_u8(from.byte_add(16 * i).cast())));
-            let odd = vdupq_n_u32(0xffff_0000);
-            (
-                pairs.map(|p| vreinterpretq_f32_u32(vshlq_n_u32::<16>(p))),
-                pairs.map(|p| vreinterpretq_f32_u32(vandq_u32(p, odd))),
-            )
+            std::array::from_fn(|i| {
+                let pairs = vreinterpretq_u32_u8(vld1q_u8(from.byte_add(16 * i).cast()));
+                vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs))
+            })
+        }
+    }
+
+    #[inline]
+    unsafe fn load_bf16_high(from: *const u32) -> Self::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let high = vdupq_n_u32(0xffff_0000);
+            std::array::from_fn(|i| {
+                let pairs = vreinterpretq_u32_u8(vld1q_u8(from.byte_add(16 * i).cast()));
+                vreinterpretq_f32_u32(vandq_u32(pairs, high))
+            })
         }
     }
 

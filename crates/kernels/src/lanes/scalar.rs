@@ -62,10 +62,15 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_pairs(from: *const u32) -> (Self::F, Self::F) {
+    unsafe fn load_bf16_low(from: *const u32) -> Self::F {
         // SAFETY: the caller's promise.
-        let pairs = unsafe { from.cast::<[u32; LANES]>().read_unaligned() };
-        (map(pairs, |p| f32::from_bits(p << 16)), map(pairs, |p| f32::from_bits(p & 0xffff_0000)))
+        map(unsafe { from.cast::<[u32; LANES]>().read_unaligned() }, |pair| f32::from_bits(pair << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_high(from: *const u32) -> Self::F {
+        // SAFETY: the caller's promise.
+        map(unsafe { from.cast::<[u32; LANES]>().read_unaligned() }, |pair| f32::from_bits(pair & 0xffff_0000))
     }
 
     #[inline(always)]

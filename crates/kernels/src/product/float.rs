@@ -176,9 +176,9 @@ impl<X: Copy> Operands<X> {
         }
     }
 
-    /// As many rows at once as stay in the L2 cache while all groups pass, in whole blocks of 5 and of 6.
+    /// As many rows at once as stay in the L2 cache while all groups pass, in whole blocks of 4 and of 6.
     pub(super) fn chunks_of_rows(self) -> impl Iterator<Item = Self> {
-        let rows = (L2_OF_ROWS / (size_of::<X>() * self.n_cols.max(1))).max(60) / 30 * 30;
+        let rows = (L2_OF_ROWS / (size_of::<X>() * self.n_cols.max(1))).max(60) / 12 * 12;
         (0..self.n_rows).step_by(rows).map(move |row| Self { n_rows: rows.min(self.n_rows - row), ..self.at_row(row) })
     }
 
@@ -267,21 +267,16 @@ unsafe fn multiply_with<L: Lanes>(operands: Operands<f32>, format: Format, group
 
 /// How weights of a format are read.
 trait Weights {
-    /// Bytes of two inputs of a group.
-    const PAIR: usize;
-    /// Are both inputs of a pair read from one place, so that the first needs a register until the second?
-    const SHARED: bool;
+    /// Inputs that are stored together: one loop body takes them, with registers for all.
+    const INPUTS: usize;
+    /// Bytes of them in one group.
+    const BYTES: usize;
 
-    /// The weights of the first input of a pair of one group.
+    /// The weights of input I of those stored at `at`.
     ///
     /// # Safety
     /// As of [`Lanes`].
-    unsafe fn even<L: Lanes>(pair: *const u8) -> L::F;
-    /// Of the second.
-    ///
-    /// # Safety
-    /// As of [`Lanes`].
-    unsafe fn odd<L: Lanes>(pair: *const u8) -> L::F;
+    unsafe fn input<L: Lanes, const I: usize>(at: *const u8) -> L::F;
 }
 
 struct Bf16;
@@ -289,53 +284,35 @@ struct F16;
 struct F32;
 
 impl Weights for Bf16 {
-    const PAIR: usize = 64;
-    const SHARED: bool = true;
+    const INPUTS: usize = 2;
+    const BYTES: usize = 64;
 
     #[inline(always)]
-    unsafe fn even<L: Lanes>(pair: *const u8) -> L::F {
+    unsafe fn input<L: Lanes, const I: usize>(at: *const u8) -> L::F {
         // SAFETY: the caller's promises.
-        unsafe { L::load_bf16_pairs(pair.cast()).0 }
-    }
-
-    #[inline(always)]
-    unsafe fn odd<L: Lanes>(pair: *const u8) -> L::F {
-        // SAFETY: the caller's promises.
-        unsafe { L::load_bf16_pairs(pair.cast()).1 }
+        unsafe { if I == 0 { L::load_bf16_low(at.cast()) } else { L::load_bf16_high(at.cast()) } }
     }
 }
 
 impl Weights for F16 {
-    const PAIR: usize = 64;
-    const SHARED: bool = false;
+    const INPUTS: usize = 1;
+    const BYTES: usize = 32;
 
     #[inline(always)]
-    unsafe fn even<L: Lanes>(pair: *const u8) -> L::F {
+    unsafe fn input<L: Lanes, const I: usize>(at: *const u8) -> L::F {
         // SAFETY: the caller's promises.
-        unsafe { L::load_f16(pair.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn odd<L: Lanes>(pair: *const u8) -> L::F {
-        // SAFETY: the caller's promises.
-        unsafe { L::load_f16(pair.add(32).cast()) }
+        unsafe { L::load_f16(at.cast()) }
     }
 }
 
 impl Weights for F32 {
-    const PAIR: usize = 128;
-    const SHARED: bool = false;
+    const INPUTS: usize = 1;
+    const BYTES: usize = 64;
 
     #[inline(always)]
-    unsafe fn even<L: Lanes>(pair: *const u8) -> L::F {
+    unsafe fn input<L: Lanes, const I: usize>(at: *const u8) -> L::F {
         // SAFETY: the caller's promises; groups are aligned to 64 bytes.
-        unsafe { L::load(pair.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn odd<L: Lanes>(pair: *const u8) -> L::F {
-        // SAFETY: the caller's promises; groups are aligned to 64 bytes.
-        unsafe { L::load(pair.add(64).cast()) }
+        unsafe { L::load(at.cast()) }
     }
 }
 
@@ -344,10 +321,10 @@ impl Weights for F32 {
 unsafe fn multiply_by<L: Lanes, W: Weights>(operands: Operands<f32>, groups: Range<usize>) {
     // Rows of a block, and groups at once. Weights that are kept in registers for two inputs take those of some sums.
     let (most, wide) = match (L::REGISTERS, operands.n_rows) {
-        (32.., _) => (if W::SHARED { 5 } else { 6 }, 4),
+        (32.., _) => (if W::INPUTS == 2 { 4 } else { 6 }, 4),
         (8.., ..=1) => (1, 4),
         (8.., ..=3) => (3, 2),
-        (8.., _) => (if W::SHARED { 4 } else { 6 }, 1),
+        (8.., _) => (if W::INPUTS == 2 { 4 } else { 6 }, 1),
         _ => (1, 1),
     };
     // Blocks of rows that differ by one at most.
@@ -362,8 +339,8 @@ unsafe fn multiply_by<L: Lanes, W: Weights>(operands: Operands<f32>, groups: Ran
             // SAFETY: the caller's promises, for rows and groups within theirs.
             unsafe {
                 match (n, rows) {
-                    (4, 6) if L::REGISTERS >= 32 && !W::SHARED => block_of::<L, W, 6, 4>(from, group),
-                    (4, 5) if L::REGISTERS >= 32 => block_of::<L, W, 5, 4>(from, group),
+                    (4, 6) if L::REGISTERS >= 32 && W::INPUTS == 1 => block_of::<L, W, 6, 4>(from, group),
+                    (4, 5) if L::REGISTERS >= 32 && W::INPUTS == 1 => block_of::<L, W, 5, 4>(from, group),
                     (4, 4) if L::REGISTERS >= 32 => block_of::<L, W, 4, 4>(from, group),
                     (4, 3) if L::REGISTERS >= 32 => block_of::<L, W, 3, 4>(from, group),
                     (4, 2) if L::REGISTERS >= 32 => block_of::<L, W, 2, 4>(from, group),
@@ -396,52 +373,44 @@ unsafe fn block_of<L: Lanes, W: Weights, const MR: usize, const NR: usize>(p: Op
     // SAFETY: the caller's promises: MR rows, NR groups, n_cols inputs.
     unsafe {
         let mut sums = p.start_sums::<L, MR, NR>(group);
-        let weights = p.weights.add(group * p.group_bytes);
-        let mut pair = weights;
-        for k in (0..p.n_cols / 2 * 2).step_by(2) {
+        let mut at = p.weights.add(group * p.group_bytes);
+        let mut k = 0;
+        while k + W::INPUTS <= p.n_cols {
             if p.prefetch > 0 {
                 for n in 0..NR {
-                    for line in (0..W::PAIR).step_by(64) {
-                        prefetch(pair.wrapping_add(n * p.group_bytes + line + p.prefetch));
-                    }
+                    prefetch(at.wrapping_add(n * p.group_bytes + p.prefetch));
                 }
             }
-            let mut even = [L::splat(0.0); NR];
-            for (n, even) in even.iter_mut().enumerate() {
-                *even = W::even::<L>(pair.add(n * p.group_bytes));
+            add_products::<L, W, MR, NR, 0>(&mut sums, &p, at, k);
+            if W::INPUTS == 2 {
+                add_products::<L, W, MR, NR, 1>(&mut sums, &p, at, k + 1);
             }
-            add_products::<L, MR, NR>(&mut sums, even, p.x.add(k), p.x_stride);
-            let mut odd = [L::splat(0.0); NR];
-            for (n, odd) in odd.iter_mut().enumerate() {
-                *odd = W::odd::<L>(pair.add(n * p.group_bytes));
-            }
-            add_products::<L, MR, NR>(&mut sums, odd, p.x.add(k + 1), p.x_stride);
-            pair = pair.add(W::PAIR);
+            at = at.add(W::BYTES);
+            k += W::INPUTS;
         }
-        if p.n_cols % 2 == 1 {
-            let mut last = [L::splat(0.0); NR];
-            for (n, last) in last.iter_mut().enumerate() {
-                *last = W::even::<L>(pair.add(n * p.group_bytes));
-            }
-            add_products::<L, MR, NR>(&mut sums, last, p.x.add(p.n_cols - 1), p.x_stride);
+        if k < p.n_cols {
+            add_products::<L, W, MR, NR, 0>(&mut sums, &p, at, k);
         }
-
         p.store_sums::<L, MR, NR>(group, sums);
     }
 }
 
-/// `sums[m][n] += weights[n] * x[m]`, x of row m being `m * x_stride` behind `x`.
+/// Adds the products of input k, which is input I of the weights at `at`.
 #[inline(always)]
-unsafe fn add_products<L: Lanes, const MR: usize, const NR: usize>(
+unsafe fn add_products<L: Lanes, W: Weights, const MR: usize, const NR: usize, const I: usize>(
     sums: &mut [[L::F; NR]; MR],
-    weights: [L::F; NR],
-    x: *const f32,
-    x_stride: usize,
+    p: &Operands<f32>,
+    at: *const u8,
+    k: usize,
 ) {
-    for (m, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's promises.
-        unsafe {
-            let x = L::splat(x.add(m * x_stride).read());
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut weights = [L::splat(0.0); NR];
+        for (n, weights) in weights.iter_mut().enumerate() {
+            *weights = W::input::<L, I>(at.add(n * p.group_bytes));
+        }
+        for (m, sums) in sums.iter_mut().enumerate() {
+            let x = L::splat(p.x.add(m * p.x_stride + k).read());
             for (sum, weights) in sums.iter_mut().zip(weights) {
                 *sum = L::fma(weights, x, *sum);
             }

@@ -83,6 +83,14 @@ impl RoleRows {
         }
     }
 
+    /// How often a prompt's row is multiplied with each integer weight.
+    pub(super) fn prompt_products(&self) -> usize {
+        match self.prompts {
+            Planes::One => 1,
+            Planes::Two => 2,
+        }
+    }
+
     /// Makes them rows of `width` values.
     pub(super) fn reshape(&mut self, n_fine: usize, n_coarse: usize, width: usize) {
         self.fine.reshape(n_fine, width, Planes::Two);

@@ -11,7 +11,7 @@ use super::costs::calibrate;
 use super::forward::{Constants, Forward, MAX_ROPES, Parts};
 use super::head::Head;
 use super::layout::Layout;
-use super::weights::{PackedModel, format_of, pack};
+use super::weights::{PackedLayer, PackedModel, format_of, pack};
 use crate::architecture::Architecture;
 use crate::candle::rope::RopeFrequencies;
 use crate::candle::{HiddenPoint, HiddenTap};
@@ -161,6 +161,27 @@ impl CpuRunner {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.model.bytes()
+    }
+
+    /// Bytes of weights that one token of an answer reads.
+    pub fn bytes_per_token(&self) -> usize {
+        self.model.bytes_per_token()
+    }
+
+    /// 8-bit multiplications and additions of one token of a prompt, each counted as one; the head, which most of a
+    /// prompt's tokens do not go through, is left out. 0 where no weights are integers.
+    pub fn operations_per_prompt_token(&self) -> usize {
+        let Buffers { qkv_rows, attended_rows, mlp_rows, inner_rows, .. } = &self.buffers;
+        let layer = |layer: &PackedLayer| {
+            let matrices = [
+                (&layer.qkv, qkv_rows),
+                (&layer.o, attended_rows),
+                (&layer.gate_up, mlp_rows),
+                (&layer.down, inner_rows),
+            ];
+            matrices.map(|(linear, rows)| linear.integer_weights() * rows.prompt_products()).iter().sum::<usize>()
+        };
+        2 * self.model.layers.iter().map(layer).sum::<usize>()
     }
 
     /// As `run`, and hands every layer's hidden states to `tap`, rows in plan order if all rows have one role.

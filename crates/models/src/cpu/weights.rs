@@ -69,6 +69,12 @@ impl Linear {
     pub(super) fn bytes(&self) -> usize {
         self.parts.iter().map(|part| part.matrix.bytes()).sum()
     }
+
+    /// Weights that are multiplied as integers.
+    pub(super) fn integer_weights(&self) -> usize {
+        let quantized = self.parts.iter().map(|part| &part.matrix).filter(|matrix| matrix.format().is_quantized());
+        quantized.map(|matrix| matrix.n_rows() * matrix.n_cols()).sum()
+    }
 }
 
 impl PackedModel {
@@ -85,10 +91,14 @@ impl PackedModel {
 
     /// Bytes of all matrices.
     pub(super) fn bytes(&self) -> usize {
+        self.bytes_per_token() + self.head.as_ref().map_or(0, |_| self.embedding.bytes())
+    }
+
+    /// Bytes of the matrices that one token of an answer goes through: of an embedding that is not the head it reads a
+    /// row only.
+    pub(super) fn bytes_per_token(&self) -> usize {
         let layer = |l: &PackedLayer| l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
-        self.embedding.bytes()
-            + self.head.as_ref().map_or(0, Matrix::bytes)
-            + self.layers.iter().map(layer).sum::<usize>()
+        self.head().bytes() + self.layers.iter().map(layer).sum::<usize>()
     }
 }
 
