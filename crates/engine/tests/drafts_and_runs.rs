@@ -128,7 +128,6 @@ fn request(seed: u32) -> Request {
         prompt: prompt(seed, 17).into(),
         max_new_tokens: 80,
         end_tokens: [].into(),
-        ignore_eos: false,
         sampling: SamplingParams::default(),
         constraint: None,
         logprobs: None,

@@ -74,7 +74,6 @@ fn answers(
             prompt: prompt.as_slice().into(),
             max_new_tokens: 60 + id,
             end_tokens: [].into(),
-            ignore_eos: true,
             sampling: sampling.clone(),
             constraint: None,
             logprobs: None,
