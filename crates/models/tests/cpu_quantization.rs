@@ -180,7 +180,7 @@ fn q4_k_is_at_least_as_near_as_ggmls_search() {
     }
     for role in checkpoint.roles() {
         let values = checkpoint.load_f32(role).unwrap();
-        if values.len() % 256 == 0 && checkpoint.stored_rows(role).is_ok() {
+        if values.len().is_multiple_of(256) && checkpoint.stored_rows(role).is_ok() {
             sources.push((role.to_string(), values));
         }
     }

@@ -36,7 +36,6 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// If the range is not in the slice.
-    #[expect(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
     pub(super) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "a part outside of a shared buffer");
         // SAFETY: in bounds, and exclusive as the caller states.
