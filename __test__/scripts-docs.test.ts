@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 
 import { expect } from 'chai';
 
-import { compatibilityPage } from '../scripts/docs.js';
+import { compatibilityPage, generatedPages } from '../scripts/docs.js';
 import { ROUTES } from '../ts/http/routes/index.js';
 import { runCli } from './helpers/cli.js';
 
@@ -13,6 +13,10 @@ const read = (path: string): Promise<string> => readFile(new URL(path, root), 'u
 describe('documentation', () => {
   it('lists every field as the parsers know it', async () => {
     expect(await read('docs/openai-compatibility.md')).to.equal(compatibilityPage());
+  });
+
+  it('has every generated page as it would be made now', async () => {
+    for (const [path, page] of await generatedPages()) expect(await read(`docs/${path}`), path).to.equal(page);
   });
 
   it('names every endpoint in the README', async () => {

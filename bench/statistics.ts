@@ -22,3 +22,27 @@ export async function repeat(runs: number, measure: () => Promise<number>): Prom
   for (let i = 0; i < runs; i += 1) values.push(await measure());
   return figure(values);
 }
+
+export function median(values: readonly number[]): number {
+  return figure(values).median;
+}
+
+/** The value below which a share of the values lies, by the nearest rank. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? NaN;
+}
+
+/** Where the median lies in 95 % of samples drawn again from these; the same for the same values. */
+export function medianInterval(values: readonly number[]): readonly [low: number, high: number] {
+  if (values.length === 0) return [NaN, NaN];
+  let state = 0x9e3779b9;
+  const below = (limit: number): number => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % limit;
+  };
+  const medians = Array.from({ length: 2000 }, () => median(values.map(() => values[below(values.length)] ?? NaN)));
+  return [percentile(medians, 0.025), percentile(medians, 0.975)];
+}

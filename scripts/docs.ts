@@ -1,10 +1,14 @@
 /**
- * `npm run docs`: writes docs/openai-compatibility.md from the tables that the parsers and the routes go by. `--check`
- * fails if that would change it.
+ * `npm run docs`: writes docs/openai-compatibility.md from the tables that the parsers and the routes go by, and
+ * docs/performance.md with its plots from the samples of the bench, where there are any. `--check` fails if that would
+ * change one of them.
  */
 
 import { readFile, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 
+import { performancePages } from '../bench/peers/page.js';
+import { readResults } from '../bench/peers/results.js';
 import { ROUTES } from '../ts/http/routes/index.js';
 import type { Route } from '../ts/http/routes/route.js';
 import { ANSWER_EXTRAS } from '../ts/protocol/answer-extras.js';
@@ -12,7 +16,14 @@ import type { FieldTable } from '../ts/protocol/field-table.js';
 import { GENERATION_CONFIG_FIELDS } from '../ts/protocol/generation-config.js';
 import { RESPONSE_EVENT_TYPES } from '../ts/protocol/response-events.js';
 
-const file = new URL('../docs/openai-compatibility.md', import.meta.url);
+const docs = new URL('../docs/', import.meta.url);
+
+/** All generated pages by their paths under docs/. */
+export async function generatedPages(): Promise<ReadonlyMap<string, string>> {
+  const results = await readResults(fileURLToPath(new URL('performance/results.json', docs)));
+  const pages = results === undefined ? [] : performancePages(results);
+  return new Map([['openai-compatibility.md', compatibilityPage()], ...pages]);
+}
 
 export function compatibilityPage(): string {
   return `# What of OpenAI's API is served, field by field
@@ -106,8 +117,10 @@ function readable(path: string): string {
 }
 
 if (process.argv[1]?.endsWith('docs.ts') === true) {
-  const page = compatibilityPage();
-  if (!process.argv.includes('--check')) await writeFile(file, page);
-  else if ((await readFile(file, 'utf8')) !== page)
-    throw new Error("docs/openai-compatibility.md is out of date: run 'npm run docs'");
+  for (const [path, page] of await generatedPages()) {
+    const file = new URL(path, docs);
+    if (!process.argv.includes('--check')) await writeFile(file, page);
+    else if ((await readFile(file, 'utf8')) !== page)
+      throw new Error(`docs/${path} is out of date: run 'npm run docs'`);
+  }
 }

