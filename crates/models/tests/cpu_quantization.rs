@@ -102,7 +102,7 @@ fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
 }
 
 /// Random weights have nothing that errors average out in: those of a matrix are 0.5 %, 8.5 % and 7 %, and the matrices'
-/// add up, here to 4.5 times as much. Measured, and half as much again.
+/// add up, here to 4.5 times as much. Limits with room above what was measured.
 const NEAR: [(Quantization, f64); 3] =
     [(Quantization::Q8_0, 0.034), (Quantization::Q4_0, 0.55), (Quantization::Q4_K, 0.45)];
 
