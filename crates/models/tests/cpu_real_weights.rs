@@ -122,31 +122,13 @@ fn check(name: &str) {
     let text = ids(&json("real/gpl3-ids.json")["ids"][name]);
     for n in [512, 1536] {
         let expected = facts["perplexity"][n.to_string()]["mean_nll"].as_f64().unwrap();
-        let found = mean_nll(&mut model, &text[..n]);
+        let found = model.mean_nll(&text[..n], 256);
         let off = (found - expected).exp() - 1.0;
         println!("{name}: perplexity of {n} tokens off by {:.3} %", off * 100.0);
         assert!(off.abs() < PERPLEXITY, "{name}: mean NLL of {n} tokens is {found}, expected {expected}");
     }
     assert!(prompts.mean() <= AS_PROMPT, "{name} as prompts: {prompts}");
     assert!(decoded.mean() <= DECODED, "{name} decoded: {decoded}");
-}
-
-/// Mean negative log-likelihood of each token after the first, in steps of at most 256 tokens.
-fn mean_nll(model: &mut TestRunner<CpuRunner>, text: &[TokenId]) -> f64 {
-    let mut sequence = model.sequence();
-    let mut sum = 0f64;
-    let mut at = 0;
-    for part in text.chunks(256) {
-        let following = text[at + 1..text.len().min(at + part.len() + 1)].iter().enumerate();
-        let outputs =
-            following.map(|(index, next)| OutputRow { index, want: RowWant::TopK { k: 1, chosen: vec![*next] } });
-        let plan = model.plan(&mut sequence, part, outputs.collect());
-        sum += model.run(vec![plan]).iter().map(|row| f64::from(row.log_sum_exp - row.chosen[0])).sum::<f64>();
-        model.free_out_of_window(&mut sequence);
-        at += part.len();
-    }
-    model.drop_sequence(sequence);
-    sum / (text.len() - 1) as f64
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn check(name: &str) {
         let expected = &facts["perplexity"][n.to_string()];
         assert_eq!(ids(&expected["first_ids"]), text[..16]);
         let expected = expected["mean_nll"].as_f64().unwrap();
-        let found = mean_nll(&mut model, &text[..n]);
+        let found = model.mean_nll(&text[..n], 512);
         println!("{name}: mean NLL of {n} tokens {found:.6}, expected {expected:.6}");
         assert!((found - expected).abs() < 1e-3, "{name}: mean NLL of {n} tokens is {found}, expected {expected}");
     }
@@ -106,26 +106,6 @@ fn greedy_together(model: &mut TestRunner, cases: &[Value]) {
         }
         model.drop_sequence(sequence);
     }
-}
-
-/// Mean negative log-likelihood of each token after the first, in steps of at most 512 tokens.
-fn mean_nll(model: &mut TestRunner, text: &[TokenId]) -> f64 {
-    let mut sequence = model.sequence();
-    let mut sum = 0f64;
-    let mut at = 0;
-    for part in text.chunks(512) {
-        let following = &text[at + 1..text.len().min(at + part.len() + 1)];
-        let outputs = following
-            .iter()
-            .enumerate()
-            .map(|(index, next)| OutputRow { index, want: RowWant::TopK { k: 1, chosen: vec![*next] } });
-        let plan = model.plan(&mut sequence, part, outputs.collect());
-        sum += model.run(vec![plan]).iter().map(|row| f64::from(row.log_sum_exp - row.chosen[0])).sum::<f64>();
-        model.free_out_of_window(&mut sequence);
-        at += part.len();
-    }
-    model.drop_sequence(sequence);
-    sum / (text.len() - 1) as f64
 }
 
 #[test]

@@ -7,7 +7,7 @@
 mod attention;
 mod cpu_ops;
 mod device;
-pub(crate) mod head;
+mod head;
 mod kv_cache;
 mod layers;
 mod load;

@@ -3,6 +3,7 @@
 //! It interprets the same `Architecture` as the candle runner, which stays its check, and the fallback for what it has
 //! no kernels for ([`unsupported`]).
 
+mod attend;
 mod buffers;
 mod costs;
 mod forward;

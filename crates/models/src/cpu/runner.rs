@@ -51,7 +51,8 @@ pub struct CpuRunner {
     /// The cache group of each layer.
     groups: Vec<usize>,
     level: Level,
-    prefetch: usize,
+    /// Bytes ahead of the weight stream that steps of few rows prefetch.
+    pub(super) prefetch: usize,
     team: Arc<Team>,
     layout: Layout,
     buffers: Buffers,

@@ -242,6 +242,24 @@ impl<R: ModelRunner> TestRunner<R> {
         rows
     }
 
+    /// Mean negative log-likelihood of each token after the first, in steps of at most `chunk` tokens.
+    pub fn mean_nll(&mut self, text: &[TokenId], chunk: usize) -> f64 {
+        let mut sequence = self.sequence();
+        let mut sum = 0f64;
+        let mut at = 0;
+        for part in text.chunks(chunk) {
+            let following = text[at + 1..text.len().min(at + part.len() + 1)].iter().enumerate();
+            let outputs =
+                following.map(|(index, next)| OutputRow { index, want: RowWant::TopK { k: 1, chosen: vec![*next] } });
+            let plan = self.plan(&mut sequence, part, outputs.collect());
+            sum += self.run(vec![plan]).iter().map(|row| f64::from(row.log_sum_exp - row.chosen[0])).sum::<f64>();
+            self.free_out_of_window(&mut sequence);
+            at += part.len();
+        }
+        self.drop_sequence(sequence);
+        sum / (text.len() - 1) as f64
+    }
+
     /// Greedy answer of one sequence alone.
     pub fn greedy(&mut self, prompt: &[TokenId], n: usize) -> Vec<TokenId> {
         let mut sequence = self.sequence();
