@@ -1,7 +1,7 @@
-import { fromJsonSchema, McpServer as SdkServer } from '@modelcontextprotocol/server';
+import { McpServer as SdkServer } from '@modelcontextprotocol/server';
 import { expect } from 'chai';
 
-import type { ChatEvent, ChatMessage, ChatRequest, ToolCallEvent } from '../ts/chat/types.js';
+import type { ChatMessage } from '../ts/chat/types.js';
 import { EngineError } from '../ts/engine/types.js';
 import { callIdOfApproval, pendingApprovals } from '../ts/mcp/approval.js';
 import { McpPool } from '../ts/mcp/client-pool.js';
@@ -10,75 +10,16 @@ import type { ToolLoopEvent, ToolLoopFinished } from '../ts/mcp/loop-events.js';
 import { runToolLoop, type ToolLoopOptions } from '../ts/mcp/tool-loop.js';
 import { inMemory, never } from './helpers/mcp-servers.js';
 import { rejection } from './helpers/rejection.js';
+import {
+  anyArguments,
+  calls,
+  finished,
+  says,
+  ScriptedModel,
+  server,
+  type Event,
+} from './helpers/scripted-mcp-model.js';
 import { Gate } from './helpers/scripted-registry.js';
-
-type Event = ChatEvent | ToolCallEvent;
-
-const timings = { queued: 0, prefill: 1, decode: 2 };
-
-function finished(reason: 'stop' | 'length' | 'tool_calls'): Event {
-  return { type: 'finished', reason, usage: { promptTokens: 10, cachedTokens: 4, completionTokens: 5 }, timings };
-}
-
-/** An answer in text. */
-function says(text: string): Event[] {
-  return [{ type: 'content', text }, finished('stop')];
-}
-
-/** An answer that calls tools: name and arguments, in pairs. */
-function calls(...pairs: readonly (readonly [string, object])[]): Event[] {
-  const events = pairs.flatMap(([name, args], index): Event[] => [
-    { type: 'tool_call', index, id: `call_${index}`, name },
-    { type: 'tool_call_arguments', index, delta: JSON.stringify(args) },
-    { type: 'tool_call_done', index },
-  ]);
-  return [...events, finished('tool_calls')];
-}
-
-/** Plays one answer per turn and keeps what it was asked. */
-class ScriptedModel {
-  readonly requests: ChatRequest[] = [];
-  left = 0;
-
-  constructor(private readonly answers: readonly (readonly Event[] | ((request: ChatRequest) => readonly Event[]))[]) {}
-
-  async *chat(request: ChatRequest): AsyncGenerator<Event> {
-    const answer = this.answers[this.requests.length];
-    this.requests.push(request);
-    if (answer === undefined) throw new Error('the model was asked more often than the script has answers');
-    let whole = false;
-    try {
-      yield* typeof answer === 'function' ? answer(request) : answer;
-      whole = true;
-    } finally {
-      if (!whole) this.left++;
-    }
-  }
-
-  last(): ChatRequest {
-    return this.requests.at(-1)!;
-  }
-}
-
-const anyArguments = fromJsonSchema<Record<string, unknown>>({ type: 'object' });
-
-type ToolResult = { content: { type: 'text'; text: string }[]; isError?: boolean };
-
-function server(
-  tools: Record<string, (args: Record<string, unknown>) => Promise<ToolResult | string> | ToolResult | string>,
-) {
-  return (): SdkServer => {
-    const made = new SdkServer({ name: 'test', version: '1' });
-    for (const [name, run] of Object.entries(tools)) {
-      const annotations = { readOnlyHint: name.startsWith('get') };
-      made.registerTool(name, { inputSchema: anyArguments, annotations }, async (args) => {
-        const result = await run(args);
-        return typeof result === 'string' ? { content: [{ type: 'text', text: result }] } : result;
-      });
-    }
-    return made;
-  };
-}
 
 describe('MCP tool loop', () => {
   let pool: McpPool;

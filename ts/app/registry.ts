@@ -13,7 +13,7 @@ import {
   type ModelStats,
 } from '../engine/types.js';
 import { canonicalId, displayName, namesOf, ownerOf, requireRepositoryId } from './model-names.js';
-import { cacheWithin, defaultMemoryBudget, planRoom, type Occupant, type RoomLimits } from './room.js';
+import { cacheWithin, defaultMemoryBudget, noRoom, planRoom, type Occupant, type RoomLimits } from './room.js';
 import { SharedLoad } from './shared-load.js';
 import type { ListedModel, ModelLease, ModelRegistry, ModelStatus, ServedModel } from './types.js';
 
@@ -72,9 +72,6 @@ interface Entry {
   isTwin?: boolean;
   idle?: NodeJS.Timeout;
 }
-
-/** Seconds after which a model in use may have become idle. */
-const RETRY_AFTER_NO_ROOM = 5;
 
 class Registry implements ModelRegistry {
   readonly #options: RegistryOptions;
@@ -316,7 +313,7 @@ class Registry implements ModelRegistry {
         bytes,
         this.#limits,
       );
-      if (!plan.fits) throw this.#noRoom(entry.key, bytes, plan.limit, plan.busy);
+      if (!plan.fits) throw noRoom(entry.key, bytes, plan, this.#limits);
       entry.bytes = bytes;
       for (const other of others) {
         if (plan.evict.includes(other.key)) this.#unload(other, `${entry.key} needs its place`);
@@ -325,25 +322,6 @@ class Registry implements ModelRegistry {
     });
     this.#makingRoom = turn.catch(() => undefined);
     await turn;
-  }
-
-  #noRoom(key: string, bytes: number, limit: 'models' | 'memory' | 'never', busy: readonly string[]): EngineError {
-    const { maxModels, maxBytes } = this.#limits;
-    const budget = `${mebibytes(maxBytes)} for models (--memory-budget)`;
-    if (limit === 'never') {
-      return new EngineError('model_too_large', `'${key}' takes ${mebibytes(bytes)}, and there are ${budget}`, 'model');
-    }
-    const rule =
-      limit === 'models' ? `${maxModels} may be loaded at once (--max-loaded-models)` : `there are ${budget}`;
-    const names = busy.map((name) => `'${name}'`).join(', ');
-    return new EngineError(
-      'queue_full',
-      `there is no room for '${key}' while ${names} ${busy.length === 1 ? 'is' : 'are'} in use: ${rule}`,
-      'model',
-      {
-        retryAfter: RETRY_AFTER_NO_ROOM,
-      },
-    );
   }
 
   #occupant(entry: Entry): Occupant {
@@ -489,10 +467,6 @@ function listEntry(entry: Entry, id: string): ListedModel {
   const { loaded } = entry;
   const listed = { id, created: entry.created, ownedBy: ownerOf(entry.options.model) };
   return loaded ? { ...listed, state: 'ready', contextLength: loaded.maxModelLen } : { ...listed, state: 'loading' };
-}
-
-function mebibytes(bytes: number): string {
-  return `${Math.ceil(bytes / 2 ** 20)} MiB`;
 }
 
 /** A function, so that a check before a wait does not count as one after it. */

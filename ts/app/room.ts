@@ -2,6 +2,8 @@
 
 import { totalmem } from 'node:os';
 
+import { EngineError } from '../engine/types.js';
+
 /** A model that is loaded or on its way in. */
 export interface Occupant {
   readonly key: string;
@@ -19,10 +21,14 @@ export interface RoomLimits {
   readonly maxBytes: number;
 }
 
-export type RoomPlan =
-  | { readonly fits: true; readonly evict: readonly string[] }
-  /** `limit` is the one that stays exceeded once all idle models are gone; `never` if nothing would help. */
-  | { readonly fits: false; readonly limit: 'models' | 'memory' | 'never'; readonly busy: readonly string[] };
+export type RoomPlan = { readonly fits: true; readonly evict: readonly string[] } | NoRoom;
+
+interface NoRoom {
+  readonly fits: false;
+  /** The one that stays exceeded once all idle models are gone; `never` if nothing would help. */
+  readonly limit: 'models' | 'memory' | 'never';
+  readonly busy: readonly string[];
+}
 
 /** @param neededBytes of the newcomer, which is not among the occupants */
 export function planRoom(occupants: readonly Occupant[], neededBytes: number, limits: RoomLimits): RoomPlan {
@@ -41,6 +47,30 @@ export function planRoom(occupants: readonly Occupant[], neededBytes: number, li
   if (models > limits.maxModels) return { fits: false, limit: 'models', busy };
   if (bytes > limits.maxBytes) return { fits: false, limit: 'memory', busy };
   return { fits: true, evict };
+}
+
+/** Seconds after which a model in use may have become idle. */
+const RETRY_AFTER_NO_ROOM = 5;
+
+/** What is said of a model of `bytes` that does not fit. */
+export function noRoom(key: string, bytes: number, { limit, busy }: NoRoom, limits: RoomLimits): EngineError {
+  const budget = `${mebibytes(limits.maxBytes)} for models (--memory-budget)`;
+  if (limit === 'never') {
+    return new EngineError('model_too_large', `'${key}' takes ${mebibytes(bytes)}, and there are ${budget}`, 'model');
+  }
+  const rule =
+    limit === 'models' ? `${limits.maxModels} may be loaded at once (--max-loaded-models)` : `there are ${budget}`;
+  const names = busy.map((name) => `'${name}'`).join(', ');
+  return new EngineError(
+    'queue_full',
+    `there is no room for '${key}' while ${names} ${busy.length === 1 ? 'is' : 'are'} in use: ${rule}`,
+    'model',
+    { retryAfter: RETRY_AFTER_NO_ROOM },
+  );
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.ceil(bytes / 2 ** 20)} MiB`;
 }
 
 /** Share of what the weights leave of a budget that one model's KV cache may take: another model may want the rest. */
