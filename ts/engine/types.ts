@@ -1,4 +1,6 @@
-/** The engine as the rest of the TypeScript sees it: prompt text or token ids in, events out. */
+/** The engine as the rest of the TypeScript sees it: prompt text, token ids or audio in, events out. */
+
+import type { Transcription, TranscriptionRequest } from './speech.js';
 
 export type Device = 'auto' | 'cpu' | 'cuda' | 'metal';
 export type Dtype = 'auto' | 'f32' | 'f16' | 'bf16';
@@ -64,7 +66,11 @@ export interface LoadedModel {
   readonly handle: number;
   /** Canonical name: repo, repo@revision, repo:file.gguf or a base name. */
   readonly id: string;
+  /** What it answers: chats and completions, or transcriptions. */
+  readonly kind: 'text' | 'speech';
   readonly family: string;
+  /** Of a speech model: what it hears, as ISO codes; empty where it knows English only. */
+  readonly languages?: readonly string[];
   /** "Q4_1 + Q8_0 (GGUF)", "BF16 (safetensors)", "BF16 (safetensors) as Q4_K x210 + Q8_0". */
   readonly weightFormat: string;
   readonly parameters: number;
@@ -278,7 +284,10 @@ export interface MachineReport {
 export interface Engine {
   load(options: LoadOptions, onProgress?: (progress: LoadProgress) => void, signal?: AbortSignal): Promise<LoadedModel>;
   unload(handle: number): Promise<void>;
+  /** Of a model of kind `text`. */
   generate(request: GenerateRequest, signal?: AbortSignal): Generation;
+  /** By a model of kind `speech`. */
+  transcribe(request: TranscriptionRequest, signal?: AbortSignal): Transcription;
   tokenize(handle: number, text: string, addSpecialTokens: boolean): Promise<number[]>;
   detokenize(handle: number, ids: readonly number[], skipSpecialTokens: boolean): Promise<string>;
   stats(handle: number): ModelStats;
@@ -301,6 +310,8 @@ export type EngineErrorCode =
   | 'disk_full'
   | 'device_unavailable'
   | 'invalid_request'
+  /** The audio cannot be read. */
+  | 'invalid_audio'
   | 'context_length_exceeded'
   | 'queue_full'
   | 'cancelled'
