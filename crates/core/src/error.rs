@@ -24,6 +24,9 @@ pub enum CoreError {
     NoTokenizer,
     #[error("{0}")]
     TooLarge(String),
+    /// Audio that cannot be read, in a sentence.
+    #[error("{0}")]
+    Audio(String),
     #[error("{message}")]
     Invalid { message: String, param: Option<&'static str> },
     #[error(
@@ -65,6 +68,7 @@ impl CoreError {
             Self::NoTokenizer => "model_broken",
             Self::Device(_) => "device_unavailable",
             Self::TooLarge(_) => "model_too_large",
+            Self::Audio(_) => "invalid_audio",
             Self::Invalid { .. } => "invalid_request",
             Self::ContextLength { .. } => "context_length_exceeded",
             Self::QueueFull { .. } => "queue_full",
@@ -78,6 +82,7 @@ impl CoreError {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::Invalid { param, .. } => *param,
+            Self::Audio(_) => Some("audio"),
             Self::ContextLength { .. } => Some("prompt"),
             Self::Text(TextError::Grammar(_) | TextError::GrammarUnsupported(_)) => Some("constraint"),
             _ => None,

@@ -17,10 +17,11 @@ use crate::hub::{HubConfig, HubProgress, ModelSpec, resolve};
 use crate::machine::thread_count;
 use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;
-use crate::options::{LoadOptions, LoadProgress, LoadedModel};
+use crate::options::{LoadOptions, LoadProgress, LoadedModel, ModelKind};
 use crate::output::{self, OutputMessage, OutputSink};
 use crate::runner::{LoadedRunner, RunnerChoice, RunnerSizes};
 use crate::sampling::SamplingDefaults;
+use crate::speech::{self, SpeechModel};
 
 /// Defaults of the load options, all printed by the server at start.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 16;
@@ -43,13 +44,19 @@ impl EventSink for ToOutput {
     }
 }
 
+/// What a load brought.
+pub(crate) enum Loaded {
+    Text(Model),
+    Speech(SpeechModel),
+}
+
 pub(crate) fn load(
     handle: u32,
     options: &LoadOptions,
     sink: Arc<OutputSink>,
     progress: &mut dyn FnMut(LoadProgress),
     cancel: &AtomicBool,
-) -> Result<Model, CoreError> {
+) -> Result<Loaded, CoreError> {
     let started = Instant::now();
     check_options(options)?;
     let spec = if options.hub_only { ModelSpec::parse_hub(&options.model) } else { ModelSpec::parse(&options.model) }?;
@@ -63,7 +70,21 @@ pub(crate) fn load(
         cancel,
     )?;
     check_cancel(cancel)?;
+    if speech::is_speech(&resolved.path) {
+        return speech::load(handle, resolved, options, started, sink, progress, cancel).map(Loaded::Speech);
+    }
+    load_text(handle, resolved, options, started, sink, progress, cancel).map(Loaded::Text)
+}
 
+fn load_text(
+    handle: u32,
+    resolved: ResolvedModel,
+    options: &LoadOptions,
+    started: Instant,
+    sink: Arc<OutputSink>,
+    progress: &mut dyn FnMut(LoadProgress),
+    cancel: &AtomicBool,
+) -> Result<Model, CoreError> {
     let mut warnings = resolved.warnings;
     let files = ModelFiles::discover(&resolved.path).map_err(ModelError::from)?;
     let checkpoint = Checkpoint::open(&files)?;
@@ -125,6 +146,8 @@ pub(crate) fn load(
     let info = LoadedModel {
         handle,
         id: resolved.id,
+        kind: ModelKind::Text,
+        languages: Vec::new(),
         family: architecture.family.clone(),
         weight_format,
         parameters: checkpoint.weights().n_parameters(),
@@ -201,7 +224,7 @@ fn check_options(options: &LoadOptions) -> Result<(), CoreError> {
     at_least(options.threads, 1, "threads", "threads")
 }
 
-fn check_cancel(cancel: &AtomicBool) -> Result<(), CoreError> {
+pub(crate) fn check_cancel(cancel: &AtomicBool) -> Result<(), CoreError> {
     if cancel.load(Ordering::Relaxed) { Err(CoreError::Cancelled) } else { Ok(()) }
 }
 

@@ -8,7 +8,7 @@ use tsserve_models::cpu::Quantization;
 /// How to load a model. Unset fields are derived from the machine and the model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
+    /// A local folder, a local file of weights, `repo`, `repo@revision` or `repo:file.gguf`.
     pub model: String,
     /// `model` names a model of the hub even where a local path of that name exists (a request's own words).
     pub hub_only: bool,
@@ -52,11 +52,23 @@ pub enum LoadProgress {
     },
 }
 
+/// What a model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Chats and completions.
+    Text,
+    /// Transcriptions.
+    Speech,
+}
+
 /// What was loaded. Sizes in bytes, lengths in tokens.
 #[derive(Debug, Clone)]
 pub struct LoadedModel {
     pub handle: u32,
     pub id: String,
+    pub kind: ModelKind,
+    /// Of a speech model: ISO codes of what it hears; empty where it knows English only.
+    pub languages: Vec<String>,
     pub family: String,
     pub weight_format: String,
     pub parameters: u64,

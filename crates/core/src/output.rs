@@ -12,6 +12,8 @@ mod sequence;
 pub use sequence::{Alternative, TokenInfo};
 pub(crate) use sequence::{AnswerEnds, Registration};
 
+use crate::speech::TranscribedSegment;
+
 /// Receives one batch of events per engine step, on an output thread: hand them on, never block.
 pub type OutputSink = dyn Fn(Vec<OutputEvent>) + Send + Sync;
 
@@ -50,6 +52,32 @@ pub enum OutputKind {
         usage: Usage,
         timings: Timings,
     },
+    /// A transcription's first: the recording was read.
+    AudioStarted {
+        /// Seconds.
+        duration: f64,
+    },
+    /// Before the first segment.
+    Language {
+        /// ISO code.
+        code: String,
+        /// English, lower case.
+        name: String,
+        /// 0..=1 if it was detected.
+        probability: Option<f32>,
+    },
+    Segment(Box<TranscribedSegment>),
+    /// Seconds of the recording that are done.
+    AudioProgress {
+        seconds: f64,
+    },
+    /// Last event of a transcription.
+    Transcribed {
+        /// Positions of encoded audio.
+        audio_tokens: usize,
+        /// Tokens of the transcript.
+        text_tokens: usize,
+    },
     /// Last event.
     Failed {
         code: &'static str,
@@ -59,7 +87,7 @@ pub enum OutputKind {
 
 impl OutputKind {
     pub(crate) fn is_last(&self) -> bool {
-        matches!(self, Self::Finished { .. } | Self::Failed { .. })
+        matches!(self, Self::Finished { .. } | Self::Transcribed { .. } | Self::Failed { .. })
     }
 }
 

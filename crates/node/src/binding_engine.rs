@@ -11,7 +11,7 @@ use tsserve_core::{OutputEvent, Service, measure_machine};
 use crate::tasks::{Work, off_loop};
 use crate::{
     BindingCachedModel, BindingEvent, BindingGenerateRequest, BindingLoadOptions, BindingLoadProgress,
-    BindingLoadedModel, BindingMachineReport,
+    BindingLoadedModel, BindingMachineReport, BindingTranscriptionRequest,
 };
 
 /// Receives one message per engine step. Weak: it does not keep the process alive.
@@ -88,11 +88,27 @@ impl NativeEngine {
         let reserved = service.reserve(id as u64, model);
         off_loop(move || {
             reserved?;
-            service.generate(id as u64, request.try_into()?)
+            // What never starts has no end that would forget the id.
+            let request = request.try_into().inspect_err(|_| service.cancel(id as u64))?;
+            service.generate(id as u64, request)
         })
     }
 
-    /// Stops a generation, whatever it is doing. Unknown ids are ignored.
+    /// Starts a transcription under `id`, chosen by the caller and never used twice. Its events begin after this.
+    #[napi(ts_return_type = "Promise<undefined | BindingError>")]
+    pub fn transcribe(&self, id: i64, model: u32, request: BindingTranscriptionRequest) -> AsyncTask<Work<()>> {
+        let service = Arc::clone(&self.service);
+        // Here and not in the task: a `cancel` right after this call must find it, and bytes belong to JavaScript.
+        let reserved = service.reserve(id as u64, model);
+        let request = request.into_request();
+        off_loop(move || {
+            reserved?;
+            let request = request.inspect_err(|_| service.cancel(id as u64))?;
+            service.transcribe(id as u64, request)
+        })
+    }
+
+    /// Stops a generation or transcription, whatever it is doing. Unknown ids are ignored.
     #[napi]
     pub fn cancel(&self, id: i64) {
         self.service.cancel(id as u64);

@@ -1,13 +1,17 @@
 use napi_derive::napi;
 use tsserve_core::{OutputEvent, OutputKind, Piece, TokenInfo};
 
-/// One thing that happened to one generation; which fields are set follows from `type`.
+use crate::BindingSegment;
+
+/// One thing that happened to one generation or transcription; which fields are set follows from `type`.
 #[napi(object, object_from_js = false)]
 #[derive(Debug, Clone, Default)]
 pub struct BindingEvent {
-    /// The id that `generate` was called with.
+    /// The id that `generate` or `transcribe` was called with.
     pub id: i64,
-    #[napi(ts_type = "'started' | 'prefill' | 'prompt' | 'delta' | 'finished' | 'failed'")]
+    #[napi(
+        ts_type = "'started' | 'prefill' | 'prompt' | 'delta' | 'finished' | 'failed' | 'audio_started' | 'language' | 'segment' | 'audio_progress' | 'transcribed'"
+    )]
     pub r#type: &'static str,
     /// started, finished: tokens.
     pub prompt_tokens: Option<u32>,
@@ -31,7 +35,19 @@ pub struct BindingEvent {
     pub queued_seconds: Option<f64>,
     pub prefill_seconds: Option<f64>,
     pub decode_seconds: Option<f64>,
-    /// failed: one of `EngineErrorCode`.
+    /// audio_started: seconds.
+    pub duration: Option<f64>,
+    /// language: its English name, lower case.
+    pub name: Option<String>,
+    /// language: 0..1 if it was detected.
+    pub probability: Option<f64>,
+    pub segment: Option<BindingSegment>,
+    /// audio_progress: seconds of the recording that are done.
+    pub seconds: Option<f64>,
+    /// transcribed: positions of encoded audio, and tokens of the transcript.
+    pub audio_tokens: Option<u32>,
+    pub text_tokens: Option<u32>,
+    /// failed: one of `EngineErrorCode`; language: its ISO code.
     pub code: Option<String>,
     /// failed: one sentence.
     pub message: Option<String>,
@@ -98,6 +114,24 @@ impl From<OutputEvent> for BindingEvent {
                 queued_seconds: Some(timings.queued),
                 prefill_seconds: Some(timings.prefill),
                 decode_seconds: Some(timings.decode),
+                ..base
+            },
+            OutputKind::AudioStarted { duration } => {
+                Self { r#type: "audio_started", duration: Some(duration), ..base }
+            }
+            OutputKind::Language { code, name, probability } => Self {
+                r#type: "language",
+                code: Some(code),
+                name: Some(name),
+                probability: probability.map(f64::from),
+                ..base
+            },
+            OutputKind::Segment(segment) => Self { r#type: "segment", segment: Some((*segment).into()), ..base },
+            OutputKind::AudioProgress { seconds } => Self { r#type: "audio_progress", seconds: Some(seconds), ..base },
+            OutputKind::Transcribed { audio_tokens, text_tokens } => Self {
+                r#type: "transcribed",
+                audio_tokens: Some(audio_tokens as u32),
+                text_tokens: Some(text_tokens as u32),
                 ..base
             },
             OutputKind::Failed { code, message } => {

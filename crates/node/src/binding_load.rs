@@ -1,13 +1,15 @@
 use std::collections::HashMap;
 
 use napi_derive::napi;
-use tsserve_core::{CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel, Quantization};
+use tsserve_core::{
+    CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel, ModelKind, Quantization,
+};
 
 /// How to load a model; unset fields are derived from the machine and the model.
 #[napi(object, object_to_js = false)]
 #[derive(Debug, Clone)]
 pub struct BindingLoadOptions {
-    /// A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`.
+    /// A local folder, a local file of weights, `repo`, `repo@revision` or `repo:file.gguf`.
     pub model: String,
     /// `model` names a model of the hub even where a local path of that name exists.
     pub hub_only: Option<bool>,
@@ -120,6 +122,10 @@ pub struct BindingNamedText {
 pub struct BindingLoadedModel {
     pub handle: u32,
     pub id: String,
+    #[napi(ts_type = "'text' | 'speech'")]
+    pub kind: &'static str,
+    /// Of a speech model: ISO codes of what it hears; empty where it knows English only.
+    pub languages: Vec<String>,
     pub family: String,
     pub weight_format: String,
     pub parameters: f64,
@@ -158,6 +164,11 @@ impl From<LoadedModel> for BindingLoadedModel {
         Self {
             handle: model.handle,
             id: model.id,
+            kind: match model.kind {
+                ModelKind::Text => "text",
+                ModelKind::Speech => "speech",
+            },
+            languages: model.languages,
             family: model.family,
             weight_format: model.weight_format,
             parameters: model.parameters as f64,

@@ -7,6 +7,7 @@ mod binding_event;
 mod binding_generate;
 mod binding_load;
 mod binding_machine;
+mod binding_transcription;
 mod tasks;
 
 pub use binding_constraint::BindingConstraint;
@@ -18,3 +19,6 @@ pub use binding_load::{
     BindingCachedModel, BindingLoadOptions, BindingLoadProgress, BindingLoadedModel, BindingNamedText,
 };
 pub use binding_machine::BindingMachineReport;
+pub use binding_transcription::{
+    BindingBatchedChunking, BindingSegment, BindingTranscribedToken, BindingTranscriptionRequest, BindingWord,
+};

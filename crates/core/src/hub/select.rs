@@ -10,9 +10,13 @@ use super::spec::{has_gguf_extension, is_safe_relative};
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// Weights as CTranslate2 (faster-whisper) keeps them; its own format, not a pickle.
+pub(super) const CT2_WEIGHTS: &str = "model.bin";
+/// Beside them, and beside no pickle of that name.
+const CT2_VOCABULARIES: [&str; 2] = ["vocabulary.json", "vocabulary.txt"];
 
 /// Small files that are taken along where a repository has them.
-pub(super) const SIDE_FILES: [&str; 10] = [
+pub(super) const SIDE_FILES: [&str; 11] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -23,6 +27,7 @@ pub(super) const SIDE_FILES: [&str; 10] = [
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
+    "vocabulary.json",
 ];
 
 /// Without these a model of the cache may have been fetched by a program that needed less than we do; unless the cache
@@ -35,7 +40,7 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// What of a list of files is the model.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// A folder in transformers' layout: the small files, then the weights or the index that names them.
+    /// A folder in the layout of transformers or CTranslate2: the small files, then the weights or the index that names them.
     Folder { files: Vec<String>, sharded: bool },
     /// One GGUF file.
     Gguf(String),
@@ -56,7 +61,7 @@ pub(super) enum Unloadable {
 }
 
 /// Picks the model among `files` (paths with `/`, relative to the repository): `wanted` if a file is named, else the
-/// safetensors checkpoint, else the only `.gguf`.
+/// safetensors checkpoint, else the only `.gguf`, else CTranslate2's weights.
 pub(super) fn select(files: &[String], wanted: Option<&str>) -> Result<Selection, Unloadable> {
     let has = |name: &str| files.iter().any(|file| file == name);
     if let Some(wanted) = wanted {
@@ -66,13 +71,16 @@ pub(super) fn select(files: &[String], wanted: Option<&str>) -> Result<Selection
             Err(Unloadable::NoSuchFile(ggufs(files)))
         };
     }
-    // transformers prefers the single file where both are there.
-    let weights = [WEIGHTS, INDEX].into_iter().find(|name| has(name));
-    if let (Some(weights), true) = (weights, has(CONFIG)) {
+    let folder = |weights: &str| {
         let mut chosen = vec![CONFIG.to_owned()];
         chosen.extend(files.iter().filter(|file| is_side_file(file)).cloned());
         chosen.push(weights.to_owned());
-        return Ok(Selection::Folder { files: chosen, sharded: weights == INDEX });
+        Selection::Folder { files: chosen, sharded: weights == INDEX }
+    };
+    // transformers prefers the single file where both are there.
+    let weights = [WEIGHTS, INDEX].into_iter().find(|name| has(name));
+    if let (Some(weights), true) = (weights, has(CONFIG)) {
+        return Ok(folder(weights));
     }
     let mut ggufs = ggufs(files);
     if ggufs.len() > 1 {
@@ -80,6 +88,9 @@ pub(super) fn select(files: &[String], wanted: Option<&str>) -> Result<Selection
     }
     if let Some(file) = ggufs.pop() {
         return Ok(Selection::Gguf(file));
+    }
+    if has(CT2_WEIGHTS) && has(CONFIG) && CT2_VOCABULARIES.into_iter().any(has) {
+        return Ok(folder(CT2_WEIGHTS));
     }
     if weights.is_some() {
         return Err(Unloadable::NoConfig);
@@ -205,6 +216,15 @@ mod tests {
         assert_eq!(select(&all, Some("x.gguf")), Ok(Selection::Gguf("x.gguf".into())));
         let sharded = files(&["config.json", "model.safetensors.index.json"]);
         assert_eq!(select(&sharded, None), Ok(Selection::Folder { files: sharded.clone(), sharded: true }));
+    }
+
+    #[test]
+    fn a_converted_model_is_told_from_a_pickle_by_its_vocabulary() {
+        let converted = files(&["README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.json"]);
+        let expected = files(&["config.json", "tokenizer.json", "vocabulary.json", "model.bin"]);
+        assert_eq!(select(&converted, None), Ok(Selection::Folder { files: expected, sharded: false }));
+        let pickle = files(&["config.json", "model.bin", "tokenizer.json"]);
+        assert_eq!(select(&pickle, None), Err(Unloadable::OnlyOther("model.bin".into())));
     }
 
     #[test]
