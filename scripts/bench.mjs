@@ -1,13 +1,15 @@
 /**
  * `npm run bench [-- --runs N --quick --json --model PATH]`: builds if need be, then measures on the default weights.
  * With `--server` it measures the server around a scripted engine instead, without weights or addon. With `--peers` it
- * measures llama.cpp and node-llama-cpp in the same run, which are fetched and built first.
+ * measures llama.cpp and node-llama-cpp in the same run, which are fetched and built first. With `--whisper` it measures
+ * transcription, with `--peers` beside whisper.cpp and faster-whisper.
  */
 
 import { ensureBuilt } from './lib/setup.mjs';
 import { ensureLlamaCpp, ensureNodeLlamaCpp, ensureProbe } from './lib/peers.mjs';
 import { run, runScript } from './lib/terminal.mjs';
-import { fetchWeights, textModels } from './lib/weights.mjs';
+import { fetchWeights, speechModel, textModels } from './lib/weights.mjs';
+import { ensureFasterWhisper, ensureGgml, ensureWhisperNode } from './lib/whisper-peers.mjs';
 
 await runScript(async () => {
   const args = process.argv.slice(2);
@@ -19,6 +21,10 @@ await runScript(async () => {
   await ensureBuilt();
   const given = (flag) => args.some((arg) => arg === flag || arg.startsWith(`${flag}=`));
   const named = given('--model');
+  if (args.includes('--whisper')) {
+    process.exitCode = await benchWhisper(args, named);
+    return;
+  }
   if (args.includes('--peers')) {
     process.exitCode = await benchPeers(args, named, given);
     return;
@@ -47,5 +53,17 @@ async function benchPeers(args, named, given) {
       paths.push('--model', await fetchWeights(model));
   }
   const script = ['--import=tsx', 'bench/peers/main.ts', ...paths, ...args];
+  return (await run(process.execPath, script, { stdout: 'inherit' })).code;
+}
+
+async function benchWhisper(args, named) {
+  const model = await fetchWeights(await speechModel());
+  const paths = named ? [] : ['--model', model];
+  if (args.includes('--peers')) {
+    const python = await ensureFasterWhisper();
+    paths.push('--faster-whisper', python, '--whisper-node', await ensureWhisperNode());
+    paths.push('--ggml', await ensureGgml(model, python));
+  }
+  const script = ['--import=tsx', 'bench/whisper/main.ts', ...paths, ...args];
   return (await run(process.execPath, script, { stdout: 'inherit' })).code;
 }
