@@ -5,6 +5,7 @@
 //! file → audio (16 kHz mono) → features (log-mel windows) → rules over a WhisperNetwork → TranscriptEvent
 //! ```
 
+mod audio;
 mod error;
 mod features;
 mod network;
@@ -12,6 +13,7 @@ mod options;
 mod transcript;
 mod vocabulary;
 
+pub use audio::{AudioInput, AudioReader, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE};
 pub use error::SpeechError;
 pub use features::{FRAME_SECONDS, Features, SAMPLE_RATE, WINDOW_FRAMES};
 pub use network::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
