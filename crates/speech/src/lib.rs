@@ -5,16 +5,26 @@
 //! file → audio (16 kHz mono) → features (log-mel windows) → rules over a WhisperNetwork → TranscriptEvent
 //! ```
 
+mod decode;
 mod error;
 mod features;
+mod languages;
 mod network;
 mod options;
+mod session;
+#[cfg(test)]
+mod testing;
+mod time;
+mod transcribe;
 mod transcript;
 mod vocabulary;
+mod words;
 
 pub use error::SpeechError;
 pub use features::{FRAME_SECONDS, Features, SAMPLE_RATE, WINDOW_FRAMES};
+pub use languages::{language_code, language_name};
 pub use network::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
 pub use options::{Chunking, Rules, Task, Temperature, TranscribeOptions};
+pub use transcribe::transcribe;
 pub use transcript::{Segment, TokenLogprob, TranscriptEvent, Word};
 pub use vocabulary::{SpecialTokens, Vocabulary};
