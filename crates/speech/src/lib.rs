@@ -6,17 +6,27 @@
 //! ```
 
 mod audio;
+mod decode;
 mod error;
 mod features;
+mod languages;
 mod network;
 mod options;
+mod session;
+#[cfg(test)]
+mod testing;
+mod time;
+mod transcribe;
 mod transcript;
 mod vocabulary;
+mod words;
 
 pub use audio::{AudioInput, AudioReader, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE};
 pub use error::SpeechError;
 pub use features::{FRAME_SECONDS, Features, SAMPLE_RATE, WINDOW_FRAMES};
+pub use languages::{language_code, language_name};
 pub use network::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
 pub use options::{Chunking, Rules, Task, Temperature, TranscribeOptions};
+pub use transcribe::transcribe;
 pub use transcript::{Segment, TokenLogprob, TranscriptEvent, Word};
 pub use vocabulary::{SpecialTokens, Vocabulary};

@@ -1,0 +1,90 @@
+//! Several pieces of a recording at once, each on its own: no text is carried from one to the next.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::Run;
+use super::chunks::Chunks;
+use super::cut::Draft;
+use super::regions::Regions;
+use super::window::Progress;
+use crate::decode::{Decoded, Prompt, Window, prompt_text};
+use crate::error::SpeechError;
+use crate::time::seconds;
+
+/// Pieces that wait for an earlier one, for each that is decoded.
+const WAITING: usize = 4;
+
+/// A piece of the recording on its way.
+struct Chunk {
+    range: Range<usize>,
+    /// What is done of it.
+    seek: usize,
+    progress: Progress,
+    /// (window's beginning, its answer, its segments)
+    windows: Vec<(usize, Decoded, Vec<Draft>)>,
+}
+
+impl Chunk {
+    fn new(range: Range<usize>) -> Self {
+        let mut progress = Progress::default();
+        // Speech begins with the piece: before it there was a pause, or it was cut from what goes before.
+        progress.last_speech = seconds(range.start);
+        Self { seek: range.start, range, progress, windows: Vec::new() }
+    }
+
+    fn is_done(&self) -> bool {
+        self.seek >= self.range.end
+    }
+}
+
+pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechError> {
+    let speech = Regions::new(run.features.speech()?, run.n_frames).into_ranges();
+    let mut coming = Chunks::new(speech, run.window_frames());
+    let prompt = run.options().prompt.as_deref().filter(|prompt| !prompt.trim().is_empty());
+    let initial = prompt.map_or_else(Vec::new, |prompt| run.decoder.vocabulary.encode(&prompt_text(prompt)));
+    let mut queue: VecDeque<Chunk> = VecDeque::new();
+    loop {
+        let mut open = queue.iter().filter(|chunk| !chunk.is_done()).count();
+        while open < batch && queue.len() < batch * WAITING {
+            let Some(range) = coming.next(run.features)? else { break };
+            queue.push_back(Chunk::new(range));
+            open += 1;
+        }
+        if queue.is_empty() {
+            break;
+        }
+        step(run, &mut queue, batch, &initial)?;
+        while let Some(chunk) = queue.pop_front_if(|chunk| chunk.is_done()) {
+            for (seek, decoded, drafts) in chunk.windows {
+                run.tell(drafts, &decoded, seek);
+            }
+            run.progress(chunk.range.end);
+        }
+    }
+    run.progress(run.n_frames);
+    Ok(())
+}
+
+/// Decodes a window of each of the first open pieces. One that ends before its piece does is followed by another.
+fn step(run: &mut Run<'_>, queue: &mut VecDeque<Chunk>, batch: usize, initial: &[u32]) -> Result<(), SpeechError> {
+    let mut chunks: Vec<&mut Chunk> = queue.iter_mut().filter(|chunk| !chunk.is_done()).take(batch).collect();
+    let ranges: Vec<Range<usize>> = chunks.iter().map(|chunk| chunk.seek..chunk.range.end).collect();
+    let audios = run.encode(&ranges)?;
+    let Some(&first) = audios.first() else { return Ok(()) };
+    run.know_language(first)?;
+    let prompt = Prompt::new(run.decoder.tokens, initial, &run.window_start(), run.session.shape().text_context);
+    let windows: Vec<Window> = audios
+        .iter()
+        .zip(&ranges)
+        .map(|(&audio, range)| Window { audio, prompt: prompt.clone(), seek: range.start })
+        .collect();
+    let decoded = run.decoder.decode(&mut run.session, &windows)?;
+    for (((chunk, range), audio), decoded) in chunks.iter_mut().zip(ranges).zip(audios).zip(decoded) {
+        let outcome = run.finish(&decoded, audio, range.clone(), chunk.range.end, &mut chunk.progress)?;
+        run.session.release(audio);
+        chunk.windows.push((range.start, decoded, outcome.drafts));
+        chunk.seek = outcome.next;
+    }
+    Ok(())
+}
