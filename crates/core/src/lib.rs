@@ -32,8 +32,8 @@ pub use output::{Alternative, OutputEvent, OutputKind, OutputSink, TokenInfo, Us
 pub use sampling::{MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_LOGIT_BIASES, MAX_SUPPRESSED_TOKENS, SamplingOptions};
 pub use service::Service;
 pub use speech::{
-    BatchedChunking, DEFAULT_SPEECH_BATCH, MAX_BEAMS, MAX_SPEECH_BATCH, MAX_SPEECH_PROMPT_BYTES,
-    TranscribeRequest, TranscribedSegment, TranscribedToken,
+    BatchedChunking, DEFAULT_SPEECH_BATCH, MAX_SPEECH_BATCH, MAX_SPEECH_PROMPT_BYTES, TranscribeRequest,
+    TranscribedSegment, TranscribedToken,
 };
 pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
 pub use tsserve_models::candle::{DeviceKind, Dtype};

@@ -116,9 +116,7 @@ impl From<OutputEvent> for BindingEvent {
                 decode_seconds: Some(timings.decode),
                 ..base
             },
-            OutputKind::AudioStarted { duration } => {
-                Self { r#type: "audio_started", duration: Some(duration), ..base }
-            }
+            OutputKind::AudioStarted { duration } => Self { r#type: "audio_started", duration: Some(duration), ..base },
             OutputKind::Language { code, name, probability } => Self {
                 r#type: "language",
                 code: Some(code),

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
-use tsserve_core::{AudioInput, BatchedChunking, CoreError, TranscribeRequest, TranscribedSegment, TranscribedToken, Word};
+use tsserve_core::{
+    AudioInput, BatchedChunking, CoreError, TranscribeRequest, TranscribedSegment, TranscribedToken, Word,
+};
 
 /// What is to be written down, and how. Exactly one of `path` and `bytes` is set.
 #[napi(object, object_to_js = false)]
@@ -51,10 +53,8 @@ impl BindingTranscriptionRequest {
     /// # Errors
     /// `invalid_request` for what has no meaning.
     pub fn into_request(self) -> Result<TranscribeRequest, CoreError> {
-        let invalid = |param: &'static str, message: &str| CoreError::Invalid {
-            message: message.to_owned(),
-            param: Some(param),
-        };
+        let invalid =
+            |param: &'static str, message: &str| CoreError::Invalid { message: message.to_owned(), param: Some(param) };
         let audio = match (self.path, self.bytes) {
             (Some(path), None) => AudioInput::Path(PathBuf::from(path)),
             (None, Some(bytes)) => AudioInput::Bytes { bytes: bytes.to_vec().into(), name: self.name },

@@ -203,7 +203,9 @@ pub(super) enum Found {
 pub(super) fn check_folder(folder: &Path, depth: usize) -> Result<Found, Option<Unloadable>> {
     match select::select(&list_files(folder, depth), None).map_err(Some)? {
         Selection::Gguf(name) => Ok(Found::Gguf(name)),
-        Selection::Folder { sharded: false, files } => Ok(Found::Folder { weights: files.into_iter().rev().take(1).collect() }),
+        Selection::Folder { sharded: false, files } => {
+            Ok(Found::Folder { weights: files.into_iter().rev().take(1).collect() })
+        }
         Selection::Folder { sharded: true, .. } => {
             let shards = select::shards(&folder.join(INDEX)).map_err(|_| None)?;
             if shards.iter().all(|shard| folder.join(shard).is_file()) {

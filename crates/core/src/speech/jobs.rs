@@ -169,7 +169,14 @@ mod tests {
         let (sender, done) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
         let first = sender.clone();
-        jobs.add(1, Box::new(move |_| { wait.recv().unwrap(); first.send(1).unwrap() })).unwrap();
+        jobs.add(
+            1,
+            Box::new(move |_| {
+                wait.recv().unwrap();
+                first.send(1).unwrap()
+            }),
+        )
+        .unwrap();
         for id in [2, 3] {
             let sender = sender.clone();
             jobs.add(id, Box::new(move |_| sender.send(id).unwrap())).unwrap();
@@ -187,12 +194,15 @@ mod tests {
     fn closing_stops_what_runs_and_names_what_waits() {
         let jobs = Jobs::new(1, 8);
         let (began, begin) = mpsc::channel();
-        jobs.add(1, Box::new(move |stop| {
-            began.send(()).unwrap();
-            while !stop.is_set() {
-                std::thread::yield_now();
-            }
-        }))
+        jobs.add(
+            1,
+            Box::new(move |stop| {
+                began.send(()).unwrap();
+                while !stop.is_set() {
+                    std::thread::yield_now();
+                }
+            }),
+        )
         .unwrap();
         jobs.add(2, Box::new(|_| panic!("it was closed before its turn"))).unwrap();
         begin.recv().unwrap();
@@ -207,7 +217,14 @@ mod tests {
         let jobs = Jobs::new(1, 8);
         let (sender, done) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
-        jobs.add(1, Box::new(move |_| { wait.recv().unwrap(); panic!("on purpose") })).unwrap();
+        jobs.add(
+            1,
+            Box::new(move |_| {
+                wait.recv().unwrap();
+                panic!("on purpose")
+            }),
+        )
+        .unwrap();
         jobs.add(2, Box::new(move |_| sender.send(()).unwrap())).unwrap();
         go.send(()).unwrap();
         done.recv().unwrap();

@@ -11,6 +11,5 @@ pub(crate) use load::{is_speech, load};
 pub(crate) use model::SpeechModel;
 pub use model::{TranscribedSegment, TranscribedToken};
 pub use request::{
-    BatchedChunking, DEFAULT_SPEECH_BATCH, MAX_BEAMS, MAX_SPEECH_BATCH, MAX_SPEECH_PROMPT_BYTES,
-    TranscribeRequest,
+    BatchedChunking, DEFAULT_SPEECH_BATCH, MAX_SPEECH_BATCH, MAX_SPEECH_PROMPT_BYTES, TranscribeRequest,
 };

@@ -1,7 +1,7 @@
 //! A loaded speech model and its transcriptions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tsserve_speech::{
     Features, Segment, SpecialTokens, SpeechError, TranscribeOptions, TranscriptEvent, language_name, transcribe,
@@ -42,8 +42,7 @@ pub(crate) struct SpeechModel {
     pub info: LoadedModel,
     pub(super) tokens: Arc<SpecialTokens>,
     pub(super) vocabulary: Arc<SpeechVocabulary>,
-    /// The handle that others are made of.
-    pub(super) network: Mutex<SharedNetwork>,
+    pub(super) network: SharedNetwork,
     pub(super) jobs: Jobs,
     pub(super) sink: Arc<OutputSink>,
 }
@@ -51,14 +50,14 @@ pub(crate) struct SpeechModel {
 impl SpeechModel {
     /// Starts a transcription; its events go to the service's sink.
     pub(crate) fn transcribe(&self, id: u64, request: TranscribeRequest) -> Result<(), CoreError> {
-        let options = request.options(self)?;
+        let options = request.options()?;
         let job = Job {
             id,
             request,
             options,
             tokens: Arc::clone(&self.tokens),
             vocabulary: Arc::clone(&self.vocabulary),
-            network: self.network.lock().unwrap_or_else(PoisonError::into_inner).share(),
+            network: self.network.clone(),
             sink: Arc::clone(&self.sink),
             jobs: self.jobs.clone(),
         };
@@ -146,9 +145,7 @@ impl Job {
                     let name = language_name(&code).unwrap_or(&code).to_owned();
                     OutputKind::Language { code, name, probability }
                 }
-                TranscriptEvent::Segment(segment) => {
-                    OutputKind::Segment(Box::new(transcribed(segment, vocabulary)))
-                }
+                TranscriptEvent::Segment(segment) => OutputKind::Segment(Box::new(transcribed(segment, vocabulary))),
                 TranscriptEvent::Progress { seconds } => OutputKind::AudioProgress { seconds },
                 TranscriptEvent::Finished { text_tokens, .. } => {
                     let audio_tokens = (duration * AUDIO_TOKENS_PER_SECOND).round() as usize;
@@ -183,9 +180,22 @@ impl From<SpeechError> for CoreError {
     fn from(error: SpeechError) -> Self {
         match error {
             SpeechError::Audio(message) => Self::Audio(message),
-            SpeechError::Invalid { message, param } => Self::Invalid { message, param: Some(param) },
+            SpeechError::Invalid { message, param } => {
+                Self::Invalid { message, param: Some(name_at_the_border(param)) }
+            }
             SpeechError::Cancelled => Self::Cancelled,
             SpeechError::Network(error) => Self::Internal(error.to_string()),
         }
+    }
+}
+
+/// The rules' names of options, as the border has them.
+fn name_at_the_border(param: &'static str) -> &'static str {
+    match param {
+        "beam_size" => "beamSize",
+        "best_of" => "bestOf",
+        "batch" => "chunking",
+        "hallucination_silence_threshold" => "hallucinationSilenceThreshold",
+        other => other,
     }
 }

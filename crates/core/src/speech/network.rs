@@ -5,16 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tsserve_engine::ComputePool;
 use tsserve_speech::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
 
-/// A network that is shared. Each handle releases the windows and caches that it made when it is dropped, so that a
-/// transcription that fails half way leaves nothing behind.
+/// A network that is shared; clones are handles for other transcriptions.
+#[derive(Clone)]
 pub(super) struct SharedNetwork {
     shared: Arc<Shared>,
-    shape: NetworkShape,
-    audios: Vec<AudioId>,
-    caches: Vec<CacheId>,
 }
 
 struct Shared {
+    shape: NetworkShape,
     /// A mutex alone would let whoever has just left it in again.
     turns: ComputePool,
     network: Mutex<Box<dyn WhisperNetwork>>,
@@ -23,14 +21,7 @@ struct Shared {
 impl SharedNetwork {
     pub(super) fn new(network: Box<dyn WhisperNetwork>) -> Self {
         let shape = network.shape().clone();
-        let shared = Arc::new(Shared { turns: ComputePool::new(), network: Mutex::new(network) });
-        Self { shared, shape, audios: Vec::new(), caches: Vec::new() }
-    }
-
-    /// Another handle, for another transcription.
-    pub(super) fn share(&self) -> Self {
-        let (audios, caches) = (Vec::new(), Vec::new());
-        Self { shared: Arc::clone(&self.shared), shape: self.shape.clone(), audios, caches }
+        Self { shared: Arc::new(Shared { shape, turns: ComputePool::new(), network: Mutex::new(network) }) }
     }
 
     fn call<T>(&self, call: impl FnOnce(&mut dyn WhisperNetwork) -> T) -> T {
@@ -43,34 +34,35 @@ impl SharedNetwork {
 
 impl WhisperNetwork for SharedNetwork {
     fn shape(&self) -> &NetworkShape {
-        &self.shape
+        &self.shared.shape
     }
 
     fn encode(&mut self, mels: &[f32]) -> Result<Vec<AudioId>, NetworkError> {
-        let window = self.shape.n_mels * self.shape.window_frames;
+        let window = self.shape().n_mels * self.shape().window_frames;
         let mut made = Vec::new();
         // Window by window: the others get their turn between them.
         for mel in mels.chunks(window) {
-            let ids = self.call(|network| network.encode(mel))?;
-            self.audios.extend(&ids);
-            made.extend(ids);
+            match self.call(|network| network.encode(mel)) {
+                Ok(ids) => made.extend(ids),
+                Err(error) => {
+                    // The caller never hears of those that went well.
+                    made.into_iter().for_each(|audio| self.release_audio(audio));
+                    return Err(error);
+                }
+            }
         }
         Ok(made)
     }
 
     fn release_audio(&mut self, audio: AudioId) {
-        self.audios.retain(|&id| id != audio);
         self.call(|network| network.release_audio(audio));
     }
 
     fn new_cache(&mut self) -> Result<CacheId, NetworkError> {
-        let cache = self.call(|network| network.new_cache())?;
-        self.caches.push(cache);
-        Ok(cache)
+        self.call(|network| network.new_cache())
     }
 
     fn release_cache(&mut self, cache: CacheId) {
-        self.caches.retain(|&id| id != cache);
         self.call(|network| network.release_cache(cache));
     }
 
@@ -95,16 +87,5 @@ impl WhisperNetwork for SharedNetwork {
         logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), NetworkError> {
         self.call(|network| network.align(audio, tokens, heads, scores, logits))
-    }
-}
-
-impl Drop for SharedNetwork {
-    fn drop(&mut self) {
-        for audio in std::mem::take(&mut self.audios) {
-            self.call(|network| network.release_audio(audio));
-        }
-        for cache in std::mem::take(&mut self.caches) {
-            self.call(|network| network.release_cache(cache));
-        }
     }
 }

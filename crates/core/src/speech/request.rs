@@ -1,14 +1,11 @@
 //! What a caller asks of a speech model.
 
-use tsserve_speech::{AudioInput, Chunking, Task, Temperature, TranscribeOptions, language_code};
+use tsserve_speech::{AudioInput, Chunking, Task, Temperature, TranscribeOptions};
 
-use super::model::SpeechModel;
 use crate::error::CoreError;
 
 /// Most windows decoded together.
 pub const MAX_SPEECH_BATCH: usize = 32;
-/// Most beams, and most answers drawn of which the best is taken.
-pub const MAX_BEAMS: usize = 16;
 /// Most bytes of text that is thought to precede.
 pub const MAX_SPEECH_PROMPT_BYTES: usize = 64 << 10;
 
@@ -49,40 +46,31 @@ pub struct TranscribeRequest {
 }
 
 impl TranscribeRequest {
-    /// The options of the decoding rules.
+    /// The options of the decoding rules, which check most of them themselves.
     ///
     /// # Errors
-    /// A value out of range, a language or a task that the model does not know.
-    pub(super) fn options(&self, model: &SpeechModel) -> Result<TranscribeOptions, CoreError> {
+    /// A value out of range.
+    pub(super) fn options(&self) -> Result<TranscribeOptions, CoreError> {
         let defaults = TranscribeOptions::default();
         if let Some(temperature) = self.temperature
             && !(0.0..=1.0).contains(&temperature)
         {
             return Err(invalid("temperature", format!("temperature is {temperature}, it must be from 0 to 1")));
         }
-        let count = |value: Option<usize>, most: usize, param: &'static str, name: &str| match value {
-            Some(n) if n == 0 || n > most => Err(invalid(param, format!("{name} is {n}, it must be from 1 to {most}"))),
-            _ => Ok(()),
-        };
-        count(self.beam_size, MAX_BEAMS, "beamSize", "beam_size")?;
-        count(self.best_of, MAX_BEAMS, "bestOf", "best_of")?;
         if self.prompt.as_ref().is_some_and(|prompt| prompt.len() > MAX_SPEECH_PROMPT_BYTES) {
             return Err(invalid("prompt", format!("a prompt may have at most {MAX_SPEECH_PROMPT_BYTES} bytes")));
         }
-        if let Some(seconds) = self.hallucination_silence_threshold {
-            if !(seconds >= 0.0 && seconds.is_finite()) {
-                let message = format!("hallucination_silence_threshold is {seconds}, it must be a number of seconds");
-                return Err(invalid("hallucinationSilenceThreshold", message));
-            }
-            if !self.word_timestamps {
-                let message = "hallucination_silence_threshold needs word timestamps".to_owned();
-                return Err(invalid("hallucinationSilenceThreshold", message));
-            }
+        if self.hallucination_silence_threshold.is_some() && !self.word_timestamps {
+            let message = "hallucination_silence_threshold needs word timestamps".to_owned();
+            return Err(invalid("hallucinationSilenceThreshold", message));
         }
         let chunking = match &self.batched {
             None => Chunking::Sequential,
             Some(BatchedChunking { batch, threshold, .. }) => {
-                count(*batch, MAX_SPEECH_BATCH, "chunking", "the batch of windows")?;
+                if batch.is_some_and(|batch| batch == 0 || batch > MAX_SPEECH_BATCH) {
+                    let message = format!("the batch of windows must be from 1 to {MAX_SPEECH_BATCH}");
+                    return Err(invalid("chunking", message));
+                }
                 if threshold.is_some_and(|threshold| !(0.0..=1.0).contains(&threshold)) {
                     return Err(invalid("chunking", "the threshold of speech must be from 0 to 1".to_owned()));
                 }
@@ -90,8 +78,8 @@ impl TranscribeRequest {
             }
         };
         Ok(TranscribeOptions {
-            task: self.task(model)?,
-            language: self.language(model)?,
+            task: if self.translate { Task::Translate } else { Task::Transcribe },
+            language: self.language.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned),
             prompt: self.prompt.clone().filter(|prompt| !prompt.trim().is_empty()),
             carry_prompt: self.carry_prompt,
             temperature: match self.temperature {
@@ -110,33 +98,6 @@ impl TranscribeRequest {
             seed: self.seed.unwrap_or_else(fresh_seed),
             ..defaults
         })
-    }
-
-    fn task(&self, model: &SpeechModel) -> Result<Task, CoreError> {
-        if !self.translate {
-            return Ok(Task::Transcribe);
-        }
-        if model.tokens.translate.is_none() {
-            return Err(invalid("task", format!("{} knows English only, it cannot translate", model.info.id)));
-        }
-        Ok(Task::Translate)
-    }
-
-    fn language(&self, model: &SpeechModel) -> Result<Option<String>, CoreError> {
-        let Some(asked) = self.language.as_deref().map(str::trim).filter(|language| !language.is_empty()) else {
-            return Ok(None);
-        };
-        // "en-US" says more than Whisper asks for.
-        let code = language_code(asked).or_else(|| language_code(asked.split(['-', '_']).next().unwrap_or(asked)));
-        let Some(code) = code else {
-            return Err(invalid("language", format!("no language is called '{asked}': use a code such as en or de")));
-        };
-        let languages = &model.tokens.languages;
-        let known = if languages.is_empty() { code == "en" } else { languages.iter().any(|(known, _)| known == code) };
-        if !known {
-            return Err(invalid("language", format!("{} does not know the language '{code}'", model.info.id)));
-        }
-        Ok(Some(code.to_owned()))
     }
 }
 
