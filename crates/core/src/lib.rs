@@ -20,6 +20,7 @@ mod runner;
 mod sampling;
 mod service;
 mod speech;
+mod whisper_network;
 
 pub use constraint::ConstraintRequest;
 pub use error::CoreError;
@@ -40,3 +41,4 @@ pub use tsserve_models::candle::{DeviceKind, Dtype};
 pub use tsserve_models::cpu::Quantization;
 pub use tsserve_speech::{AudioInput, Segment, Word};
 pub use tsserve_text::{Grammar, Piece, Trigger};
+pub use whisper_network::CpuWhisper;

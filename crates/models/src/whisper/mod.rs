@@ -1,0 +1,18 @@
+//! Whisper's encoder and decoder on the CPU kernels.
+
+mod checkpoint;
+mod config;
+mod decoder;
+mod encoder;
+mod error;
+mod model;
+mod places;
+mod rows;
+mod step;
+mod tensors;
+mod weights;
+
+pub use checkpoint::WhisperCheckpoint;
+pub use config::WhisperConfig;
+pub use error::WhisperError;
+pub use model::{WhisperModel, WhisperOptions, WhisperRow};
