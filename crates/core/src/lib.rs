@@ -20,7 +20,6 @@ mod runner;
 mod sampling;
 mod service;
 mod speech;
-mod whisper_network;
 
 pub use constraint::ConstraintRequest;
 pub use error::CoreError;
@@ -33,7 +32,7 @@ pub use output::{Alternative, OutputEvent, OutputKind, OutputSink, TokenInfo, Us
 pub use sampling::{MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_LOGIT_BIASES, MAX_SUPPRESSED_TOKENS, SamplingOptions};
 pub use service::Service;
 pub use speech::{
-    BatchedChunking, DEFAULT_SPEECH_BATCH, MAX_SPEECH_BATCH, MAX_SPEECH_PROMPT_BYTES, TranscribeRequest,
+    BatchedChunking, CpuWhisper, DEFAULT_SPEECH_BATCH, MAX_SPEECH_BATCH, MAX_SPEECH_PROMPT_BYTES, TranscribeRequest,
     TranscribedSegment, TranscribedToken,
 };
 pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
@@ -41,4 +40,3 @@ pub use tsserve_models::candle::{DeviceKind, Dtype};
 pub use tsserve_models::cpu::Quantization;
 pub use tsserve_speech::{AudioInput, Segment, Word};
 pub use tsserve_text::{Grammar, Piece, Trigger};
-pub use whisper_network::CpuWhisper;

@@ -23,7 +23,10 @@ mod words;
 
 pub use audio::{AudioInput, AudioReader, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE};
 pub use error::SpeechError;
-pub use features::{FRAME_SECONDS, Features, SAMPLE_RATE, WINDOW_FRAMES};
+pub use features::{
+    FRAME_SAMPLES, FRAME_SECONDS, FeatureOptions, Features, HOP_SAMPLES, KEPT_SECONDS, LogMel, MelFilters,
+    RecordingFeatures, SAMPLE_RATE, VadOptions, WINDOW_FRAMES,
+};
 pub use languages::{language_code, language_name};
 pub use network::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
 pub use options::{Chunking, Rules, Task, Temperature, TranscribeOptions};

@@ -1,5 +1,6 @@
 //! Speech models: transcriptions as jobs of their own threads, over one network that they share call by call.
 
+mod cpu_whisper;
 mod jobs;
 mod load;
 mod model;
@@ -7,6 +8,7 @@ mod network;
 mod request;
 mod vocabulary;
 
+pub use cpu_whisper::CpuWhisper;
 pub(crate) use load::{is_speech, load};
 pub(crate) use model::SpeechModel;
 pub use model::{TranscribedSegment, TranscribedToken};

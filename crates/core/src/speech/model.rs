@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tsserve_speech::{
-    Features, Segment, SpecialTokens, SpeechError, TranscribeOptions, TranscriptEvent, language_name, transcribe,
+    FeatureOptions, RecordingFeatures, Segment, SpecialTokens, SpeechError, TranscribeOptions, TranscriptEvent,
+    WhisperNetwork, language_name, transcribe,
 };
 
 use tsserve_text::Tokenizer;
@@ -132,7 +133,8 @@ impl Job {
     fn transcribe(&mut self, stop: &Stop) -> Result<OutputKind, CoreError> {
         let Self { id, request, options, tokens, vocabulary, network, sink, .. } = self;
         let cancelled = || stop.is_set();
-        let mut features = super::load::open_features(request, network, &cancelled)?;
+        let features = FeatureOptions { n_mels: network.shape().n_mels, vad: request.vad() };
+        let mut features = RecordingFeatures::open(&request.audio, &features, stop.flag())?;
         let mut duration = 0.0;
         let mut finished = None;
         let mut emit = |event: TranscriptEvent| {
@@ -157,8 +159,7 @@ impl Job {
                 sink(vec![OutputEvent { id: *id, kind }]);
             }
         };
-        let features: &mut dyn Features = &mut *features;
-        transcribe(network, &**vocabulary, tokens, features, options, &mut emit, &cancelled)?;
+        transcribe(network, &**vocabulary, tokens, &mut features, options, &mut emit, &cancelled)?;
         finished.ok_or_else(|| CoreError::Internal("a transcription ended without an end".to_owned()))
     }
 }

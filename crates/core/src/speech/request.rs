@@ -1,6 +1,6 @@
 //! What a caller asks of a speech model.
 
-use tsserve_speech::{AudioInput, Chunking, Task, Temperature, TranscribeOptions};
+use tsserve_speech::{AudioInput, Chunking, Task, Temperature, TranscribeOptions, VadOptions};
 
 use crate::error::CoreError;
 
@@ -98,6 +98,20 @@ impl TranscribeRequest {
             seed: self.seed.unwrap_or_else(fresh_seed),
             ..defaults
         })
+    }
+}
+
+impl TranscribeRequest {
+    /// What counts as speech, where that is asked.
+    pub(super) fn vad(&self) -> VadOptions {
+        let defaults = VadOptions::default();
+        let Some(chunking) = &self.batched else { return defaults };
+        VadOptions {
+            threshold: chunking.threshold.unwrap_or(defaults.threshold),
+            min_silence_ms: chunking.silence_duration_ms.unwrap_or(defaults.min_silence_ms),
+            padding_before_ms: chunking.prefix_padding_ms.unwrap_or(defaults.padding_before_ms),
+            ..defaults
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Decoder {
                 let samples = stream.decode(&packet.data).map_err(Failure::Packet)?;
                 average(samples, channels, mono);
                 // The demuxer of Ogg knows by how much the last packet is too long.
-                let trim = usize::try_from(packet.trim_end.get()).unwrap_or(usize::MAX);
+                let trim = usize::try_from(opus::in_samples(packet.trim_end.get())).unwrap_or(usize::MAX);
                 mono.truncate(mono.len().saturating_sub(trim));
                 opus::RATE
             }

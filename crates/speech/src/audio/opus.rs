@@ -3,15 +3,18 @@
 use opus_pure::{ChannelLayout, MAX_PACKET_SAMPLES, OpusDecoder, OpusMSDecoder};
 
 use super::{Result, refuse};
+use crate::features::SAMPLE_RATE;
 
-/// Opus always decodes to this rate.
-pub(super) const RATE: u32 = 48_000;
+/// Opus decodes to any of its rates; this one needs no resampling.
+pub(super) const RATE: u32 = SAMPLE_RATE;
+/// Headers count samples at 48 kHz.
+const PER_SAMPLE: u64 = 48_000 / RATE as u64;
 
 /// An OpusHead (RFC 7845, 5.1), or the dOps box of MP4 with the same magic before it and its numbers in the other order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Head {
     channels: usize,
-    /// Samples at 48 kHz before the recording.
+    /// Samples before the recording.
     pre_skip: u32,
     /// Factor.
     gain: f32,
@@ -36,8 +39,13 @@ impl Head {
         };
         // Decibels in steps of 1/256.
         let gain = 10f32.powf(f32::from(gain) / (20.0 * 256.0));
-        Some(Self { channels: usize::from(channels), pre_skip: u32::from(pre_skip), gain, family, streams })
+        Some(Self { channels: usize::from(channels), pre_skip: in_samples(u64::from(pre_skip)) as u32, gain, family, streams })
     }
+}
+
+/// Of 48 kHz to those that are decoded.
+pub(super) fn in_samples(ticks: u64) -> u64 {
+    ticks / PER_SAMPLE
 }
 
 enum Inner {
@@ -56,7 +64,6 @@ impl OpusStream {
     pub fn new(head: &[u8]) -> Result<Self> {
         let Some(head) = Head::parse(head) else { return Err(refuse("the header of the Opus stream is broken")) };
         let unknown = || refuse("the channels of the Opus stream are laid out in a way that is not decoded here");
-        // What decodes 48 kHz does so with one or two channels.
         let inner = match (head.family, head.channels) {
             (0, 1 | 2) => Inner::Plain(Box::new(OpusDecoder::new(RATE as i32, head.channels).map_err(|_| unknown())?)),
             (1, 1..=8) => {
@@ -109,11 +116,11 @@ mod tests {
     fn heads_of_both_kinds() {
         let ogg = b"OpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\x06\0";
         let head = Head::parse(ogg).unwrap();
-        assert_eq!((head.channels, head.pre_skip, head.family), (2, 312, 0));
+        assert_eq!((head.channels, head.pre_skip, head.family), (2, 104, 0));
         assert!((head.gain - 1.995_262).abs() < 1e-5);
         let mp4 = b"OpusHead\0\x01\x01\x38\0\0\xbb\x80\0\0\0";
         let head = Head::parse(mp4).unwrap();
-        assert_eq!((head.channels, head.pre_skip, head.gain), (1, 312, 1.0));
+        assert_eq!((head.channels, head.pre_skip, head.gain), (1, 104, 1.0));
         assert_eq!(Head::parse(b"OpusHead\x01\x02"), None);
         assert!(OpusStream::new(b"OpusHead\x01\x09\x38\x01\x80\xbb\0\0\0\0\x01\x05\x04").is_err());
         assert!(OpusStream::new(b"OpusHead\x01\x00\x38\x01\x80\xbb\0\0\0\0\0").is_err());
