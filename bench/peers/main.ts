@@ -140,11 +140,20 @@ async function measureSpeeds(
 }
 
 async function measureSpeed(contenders: readonly Contender[], sizes: ModelSizes, work: Workload): Promise<Speed> {
-  for (const contender of contenders) await contender.prepare(work);
+  const able: Contender[] = [];
+  for (const contender of contenders) {
+    try {
+      await contender.prepare(work);
+      able.push(contender);
+    } catch (error) {
+      if (contender.name === 'tsserve') throw error;
+      note(`the rest without ${contender.name}, which failed (${String(error)}):`);
+    }
+  }
   const taken: Partial<Record<ContenderName, Sample>>[] = [];
   for (let round = 0; round < rounds; round += 1) {
     const samples: Partial<Record<ContenderName, Sample>> = {};
-    for (const contender of inTurn(contenders, round)) {
+    for (const contender of inTurn(able, round)) {
       const peaks = await probe.measure(sizes.streamedBytes);
       const value = await contender.measure(work);
       samples[contender.name] = { value, limit: limit(sizes, peaks, work, generated), ...peaks };

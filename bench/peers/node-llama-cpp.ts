@@ -11,11 +11,15 @@ import { batchPrompt, type Workload } from './roofline.js';
 
 const worker = fileURLToPath(new URL('./node-llama-cpp-worker.mjs', import.meta.url));
 
+/** Milliseconds for one figure: many times what the slowest takes. Beyond it the worker hangs, and is begun anew. */
+const answerTimeout = 120_000;
+
 export class NodeLlamaCpp implements Contender {
   readonly name = 'node-llama-cpp';
+  private process: ChildProcess | undefined;
 
   private constructor(
-    private readonly process: ChildProcess,
+    private readonly args: readonly string[],
     private readonly generated: number,
     readonly about: string,
   ) {}
@@ -24,9 +28,9 @@ export class NodeLlamaCpp implements Contender {
     const manifest = await readFile(join(home, 'node_modules/node-llama-cpp/package.json'), 'utf8');
     const { version } = JSON.parse(manifest) as { readonly version: string };
     const args = [home, model, String(threads), String(maxContext), String(maxSequences)];
-    const child = fork(worker, args, { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-    await answer(child);
-    return new NodeLlamaCpp(child, generated, `${version}, its prebuilt binary, f16 KV`);
+    const opened = new NodeLlamaCpp(args, generated, `${version}, its prebuilt binary, f16 KV`);
+    await opened.worker();
+    return opened;
   }
 
   async prepare(work: Workload): Promise<void> {
@@ -34,16 +38,33 @@ export class NodeLlamaCpp implements Contender {
   }
 
   async measure(work: Workload): Promise<number> {
-    this.process.send({ ...work, batchPrompt, generated: this.generated });
-    const { value, error } = await answer(this.process);
-    if (value === undefined) throw new Error(`node-llama-cpp: ${error ?? 'no figure'}`);
-    return value;
+    const child = await this.worker();
+    child.send({ ...work, batchPrompt, generated: this.generated });
+    try {
+      const { value, error } = await answer(child);
+      if (value === undefined) throw new Error(`node-llama-cpp: ${error ?? 'no figure'}`);
+      return value;
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
-    const ended = once(this.process, 'exit');
-    this.process.kill();
+    const child = this.process;
+    this.process = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
     await ended;
+  }
+
+  private async worker(): Promise<ChildProcess> {
+    if (this.process === undefined) {
+      this.process = fork(worker, this.args, { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+      await answer(this.process);
+    }
+    return this.process;
   }
 }
 
@@ -54,11 +75,15 @@ interface Answer {
 
 function answer(child: ChildProcess): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const ended = (): void => reject(new Error('node-llama-cpp ended'));
-    child.once('exit', ended);
-    child.once('message', (message) => {
-      child.off('exit', ended);
-      resolve(message as Answer);
-    });
+    const done = (then: () => void): void => {
+      clearTimeout(timer);
+      child.off('exit', ended).off('message', answered);
+      then();
+    };
+    const ended = (): void => done(() => reject(new Error('node-llama-cpp ended')));
+    const answered = (message: unknown): void => done(() => resolve(message as Answer));
+    const late = (): void => done(() => reject(new Error(`node-llama-cpp said nothing for ${answerTimeout / 1000} s`)));
+    const timer = setTimeout(late, answerTimeout);
+    child.on('exit', ended).on('message', answered);
   });
 }

@@ -1,25 +1,13 @@
 /** One connection to one server: how it is opened, and how one sees that it is gone. */
 
-import {
-  Client,
-  type jsonSchemaValidator,
-  ProtocolError,
-  SdkError,
-  SdkErrorCode,
-  SSEClientTransport,
-  StreamableHTTPClientTransport,
-  type Transport,
-} from '@modelcontextprotocol/client';
-import { getDefaultEnvironment, StdioClientTransport } from '@modelcontextprotocol/client/stdio';
+import type { Client, jsonSchemaValidator, Transport } from '@modelcontextprotocol/client';
 
 import type { GuardedFetch } from '../net/guarded-fetch.js';
 import { endedAnswers } from './ended-answers.js';
 import { httpStatus } from './errors.js';
 import type { McpLimits } from './limits.js';
+import { loadSdk, type Sdk } from './sdk.js';
 import type { HttpServer, McpServer, StdioServer } from './tool.js';
-
-// eslint-disable-next-line @typescript-eslint/no-deprecated -- servers that know nothing newer are still about
-const OldTransport = SSEClientTransport;
 
 export interface ConnectOptions {
   readonly limits: McpLimits;
@@ -47,6 +35,7 @@ export class Connection {
   lost = false;
 
   private constructor(
+    private readonly sdk: Sdk,
     readonly client: Client,
     private readonly transport: Transport,
   ) {
@@ -55,29 +44,31 @@ export class Connection {
     };
     client.onerror = (error) => {
       // The old transport reconnects by itself, to a server that has forgotten the session.
-      if (transport instanceof OldTransport && httpStatus(error) !== undefined) this.lost = true;
+      if (transport instanceof oldTransport(sdk) && httpStatus(error) !== undefined) this.lost = true;
     };
   }
 
   static async open({ reach }: McpServer, options: ConnectOptions): Promise<Connection> {
+    const sdk = await loadSdk();
     switch (reach.type) {
       case 'custom':
-        return connect(() => reach.open(), options, 'legacy');
+        return connect(sdk, () => reach.open(), options, 'legacy');
       case 'stdio':
-        return openStdio(reach, options);
+        return openStdio(sdk, reach, options);
       case 'sse':
-        return connect(() => sseTransport(reach, options.fetch), options, 'legacy');
+        return connect(sdk, () => sseTransport(sdk, reach, options.fetch), options, 'legacy');
       case 'http':
-        return openHttp(reach, options);
+        return openHttp(sdk, reach, options);
     }
   }
 
-  static of(client: Client, transport: Transport): Connection {
-    return new Connection(client, transport);
+  static of(sdk: Sdk, client: Client, transport: Transport): Connection {
+    return new Connection(sdk, client, transport);
   }
 
   /** Whether a failure means that the connection is of no more use. Notes it. */
   lostBy(error: unknown): boolean {
+    const { SdkError, SdkErrorCode } = this.sdk;
     const ended =
       error instanceof SdkError &&
       [SdkErrorCode.ConnectionClosed, SdkErrorCode.NotConnected, SdkErrorCode.SendFailed].includes(error.code);
@@ -88,25 +79,25 @@ export class Connection {
   /** Whether the server certainly did not run what was asked: only then may it be asked again. */
   sessionIsUnknown(error: unknown): boolean {
     const hasSession =
-      this.transport instanceof StreamableHTTPClientTransport && this.transport.sessionId !== undefined;
+      this.transport instanceof this.sdk.StreamableHTTPClientTransport && this.transport.sessionId !== undefined;
     return hasSession && NO_SUCH_SESSION.includes(httpStatus(error) ?? 0);
   }
 
   async close(): Promise<void> {
-    if (this.transport instanceof StreamableHTTPClientTransport && !this.lost) {
+    if (this.transport instanceof this.sdk.StreamableHTTPClientTransport && !this.lost) {
       await within(GOODBYE_MS, this.transport.terminateSession());
     }
     await within(GOODBYE_MS, this.client.close());
   }
 }
 
-async function openHttp(server: HttpServer, options: ConnectOptions): Promise<Connection> {
+async function openHttp(sdk: Sdk, server: HttpServer, options: ConnectOptions): Promise<Connection> {
   try {
-    return await connect(() => httpTransport(server, options.fetch), options, 'auto');
+    return await connect(sdk, () => httpTransport(sdk, server, options.fetch), options, 'auto');
   } catch (error) {
     if (!NO_SUCH_TRANSPORT.includes(httpStatus(error) ?? 0)) throw error;
     try {
-      return await connect(() => sseTransport(server, options.fetch), options, 'legacy');
+      return await connect(sdk, () => sseTransport(sdk, server, options.fetch), options, 'legacy');
     } catch {
       // The newer transport's answer is the one that a server of today means.
       throw error;
@@ -115,31 +106,32 @@ async function openHttp(server: HttpServer, options: ConnectOptions): Promise<Co
 }
 
 /** Nearly every server speaks a revision with a handshake; asking first would start each of them twice. */
-async function openStdio(server: StdioServer, options: ConnectOptions): Promise<Connection> {
+async function openStdio(sdk: Sdk, server: StdioServer, options: ConnectOptions): Promise<Connection> {
   const transport = (): Transport =>
-    new StdioClientTransport({
+    new sdk.StdioClientTransport({
       command: server.command,
       args: [...server.args],
-      env: { ...getDefaultEnvironment(), ...server.env },
+      env: { ...sdk.getDefaultEnvironment(), ...server.env },
       // What a server writes there may hold anything; it is not our log.
       stderr: 'ignore',
       maxBufferSize: options.limits.maxMessageBytes,
       ...(server.cwd === undefined ? {} : { cwd: server.cwd }),
     });
   try {
-    return await connect(transport, options, 'legacy');
+    return await connect(sdk, transport, options, 'legacy');
   } catch (error) {
-    if (!(error instanceof ProtocolError)) throw error;
-    return connect(transport, options, 'auto');
+    if (!(error instanceof sdk.ProtocolError)) throw error;
+    return connect(sdk, transport, options, 'auto');
   }
 }
 
 async function connect(
+  sdk: Sdk,
   open: () => Transport | Promise<Transport>,
   { limits, version }: ConnectOptions,
   mode: 'auto' | 'legacy',
 ): Promise<Connection> {
-  const client = new Client(
+  const client = new sdk.Client(
     { name: 'tsserve', version },
     {
       // None: nobody is here to be asked, and a server must not use our model.
@@ -159,11 +151,11 @@ async function connect(
     await within(GOODBYE_MS, transport.close());
     throw error;
   }
-  return Connection.of(client, transport);
+  return Connection.of(sdk, client, transport);
 }
 
-function httpTransport(server: HttpServer, fetch: GuardedFetch): Transport {
-  return new StreamableHTTPClientTransport(server.url, {
+function httpTransport(sdk: Sdk, server: HttpServer, fetch: GuardedFetch): Transport {
+  return new sdk.StreamableHTTPClientTransport(server.url, {
     fetch: endedAnswers(withCredentials(server, fetch)),
     reconnectionOptions: {
       initialReconnectionDelay: 1000,
@@ -174,8 +166,13 @@ function httpTransport(server: HttpServer, fetch: GuardedFetch): Transport {
   });
 }
 
-function sseTransport(server: HttpServer, fetch: GuardedFetch): Transport {
-  return new OldTransport(server.url, { fetch: withCredentials(server, fetch) });
+function sseTransport(sdk: Sdk, server: HttpServer, fetch: GuardedFetch): Transport {
+  return new (oldTransport(sdk))(server.url, { fetch: withCredentials(server, fetch) });
+}
+
+function oldTransport(sdk: Sdk): Sdk['SSEClientTransport'] {
+  // eslint-disable-next-line @typescript-eslint/no-deprecated -- servers that know nothing newer are still about
+  return sdk.SSEClientTransport;
 }
 
 /** The server's headers go to its own origin only, whatever the transport may be talked into fetching. */

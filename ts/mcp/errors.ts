@@ -1,17 +1,8 @@
 /** What can go wrong with a server, as the wire's `error` of an `mcp_call` says it. */
 
-import {
-  OAuthError,
-  ProtocolError,
-  SdkError,
-  SdkErrorCode,
-  SdkHttpError,
-  SseError,
-  UnauthorizedError,
-} from '@modelcontextprotocol/client';
-
 import { GuardedFetchError } from '../net/errors.js';
 import type { McpCallError } from '../protocol/response-items.js';
+import { loadedSdk, type Sdk } from './sdk.js';
 
 /** JSON-RPC codes of failures on this side: the customary ones of MCP's SDKs. */
 export const CONNECTION_FAILED = -32000;
@@ -59,36 +50,42 @@ export function toMcpError(error: unknown, label: string, clean: (text: string) 
   if (status !== undefined) return new McpError(httpError(status, label), { cause: error });
   const refused = findCause(error, (cause) => cause instanceof GuardedFetchError);
   if (refused !== undefined) return connectionFailed(`server '${label}': ${refused.message}`, error);
-  if (error instanceof ProtocolError) {
+  const sdk = loadedSdk();
+  if (sdk !== undefined && error instanceof sdk.ProtocolError) {
     const message = clean(cut(error.message));
     return new McpError({ type: 'mcp_protocol_error', code: error.code, message }, { cause: error });
   }
-  if (error instanceof SdkError && error.code === SdkErrorCode.RequestTimeout)
-    return timedOut(`server '${label}' did not answer in time`);
-  if (error instanceof SdkError)
-    return connectionFailed(`server '${label}': ${SDK_MESSAGES[error.code] ?? 'it broke the protocol'}`, error);
+  if (sdk !== undefined && error instanceof sdk.SdkError) {
+    if (error.code === sdk.SdkErrorCode.RequestTimeout) return timedOut(`server '${label}' did not answer in time`);
+    const reason = sdkMessages(sdk)[error.code] ?? 'it broke the protocol';
+    return connectionFailed(`server '${label}': ${reason}`, error);
+  }
   if (error instanceof Error && 'code' in error && error.code === 'ENOENT')
     return connectionFailed(`server '${label}' cannot be started: its command was not found`, error);
   return connectionFailed(`server '${label}': the connection failed`, error);
 }
 
-const SDK_MESSAGES: Partial<Record<SdkErrorCode, string>> = {
-  [SdkErrorCode.ConnectionClosed]: 'it closed the connection',
-  [SdkErrorCode.NotConnected]: 'it closed the connection',
-  [SdkErrorCode.SendFailed]: 'it takes no messages',
-  [SdkErrorCode.InvalidResult]: 'its answer is not what MCP prescribes',
-  [SdkErrorCode.ListPaginationExceeded]: 'its list of tools has no end',
-  [SdkErrorCode.ClientHttpUnexpectedContent]: 'its answer is neither JSON nor an event stream',
-  [SdkErrorCode.EraNegotiationFailed]: 'no common protocol version was found',
-  [SdkErrorCode.UnsupportedResultType]: 'the tool asks questions that nobody here can answer',
-};
+function sdkMessages({ SdkErrorCode }: Sdk): Partial<Record<string, string>> {
+  return {
+    [SdkErrorCode.ConnectionClosed]: 'it closed the connection',
+    [SdkErrorCode.NotConnected]: 'it closed the connection',
+    [SdkErrorCode.SendFailed]: 'it takes no messages',
+    [SdkErrorCode.InvalidResult]: 'its answer is not what MCP prescribes',
+    [SdkErrorCode.ListPaginationExceeded]: 'its list of tools has no end',
+    [SdkErrorCode.ClientHttpUnexpectedContent]: 'its answer is neither JSON nor an event stream',
+    [SdkErrorCode.EraNegotiationFailed]: 'no common protocol version was found',
+    [SdkErrorCode.UnsupportedResultType]: 'the tool asks questions that nobody here can answer',
+  };
+}
 
 /** The status that an HTTP server refused with, if that is what happened. */
 export function httpStatus(error: unknown): number | undefined {
-  if (error instanceof SdkHttpError) return error.status;
-  if (error instanceof UnauthorizedError) return 401;
-  if (error instanceof SseError) return error.code;
-  if (error instanceof OAuthError) return 401;
+  const sdk = loadedSdk();
+  if (sdk === undefined) return undefined;
+  if (error instanceof sdk.SdkHttpError) return error.status;
+  if (error instanceof sdk.UnauthorizedError) return 401;
+  if (error instanceof sdk.SseError) return error.code;
+  if (error instanceof sdk.OAuthError) return 401;
   return undefined;
 }
 

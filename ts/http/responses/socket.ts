@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream';
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
 
-import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import type { RawData, WebSocket, WebSocketServer } from 'ws';
 
 import { ApiError, invalidValue } from '../../protocol/errors.js';
 import { isObject } from '../../protocol/fields.js';
@@ -59,25 +59,32 @@ export function serveResponsesSocket(
   services: Services,
   check: (req: IncomingMessage) => string | undefined,
 ): void {
-  const server = new WebSocketServer({ noServer: true, maxPayload: services.limits.maxBodyBytes });
   const connections = new Set<Connection>();
+  let server: WebSocketServer | undefined;
+
+  async function accept(req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    // Not at start: few clients use WebSockets.
+    const { WebSocketServer } = await import('ws');
+    if (services.drain.draining) throw drainingError();
+    const caller = check(req);
+    if (pathOf(req) !== PATH) throw noSocketHere();
+    if (connections.size >= MAX_SOCKETS) throw tooManySockets();
+    server ??= new WebSocketServer({ noServer: true, maxPayload: services.limits.maxBodyBytes });
+    server.handleUpgrade(req, socket, head, (ws) => {
+      const connection = new Connection(ws, services, caller);
+      connections.add(connection);
+      ws.once('close', () => connections.delete(connection));
+    });
+  }
+
   sockets.set(app, {
     upgrade(req, socket, head) {
-      let caller: string | undefined;
-      try {
-        if (services.drain.draining) throw drainingError();
-        caller = check(req);
-        if (pathOf(req) !== PATH) throw noSocketHere();
-        if (connections.size >= MAX_SOCKETS) throw tooManySockets();
-      } catch (error) {
-        refuse(socket, toApiError(error, { requestId: randomUUID() }));
-        return;
-      }
-      server.handleUpgrade(req, socket, head, (ws) => {
-        const connection = new Connection(ws, services, caller);
-        connections.add(connection);
-        ws.once('close', () => connections.delete(connection));
-      });
+      // Until the WebSocket has its own: a client that is gone is no failure of the server.
+      const ignore = (): void => undefined;
+      socket.on('error', ignore);
+      accept(req, socket, head)
+        .catch((error: unknown) => refuse(socket, toApiError(error, { requestId: randomUUID() })))
+        .finally(() => socket.off('error', ignore));
     },
     drain() {
       for (const connection of connections) connection.drain();
@@ -229,7 +236,7 @@ class Connection {
   /** Resolves when the frame is handed on: a client that does not read slows its generation down. */
   private send(frame: object): Promise<void> {
     return new Promise((resolve) => {
-      if (this.ws.readyState !== WebSocket.OPEN) resolve();
+      if (this.ws.readyState !== this.ws.OPEN) resolve();
       else this.ws.send(JSON.stringify(frame), () => resolve());
     });
   }

@@ -1,5 +1,7 @@
 //! The f16 cache of keys and values, in pages of 16 positions.
 
+use std::sync::Arc;
+
 use half::f16;
 
 use super::kernels::kernels;
@@ -8,7 +10,7 @@ use crate::{AlignedBytes, Level};
 /// Positions of one page: the lanes of one 512-bit register of scores.
 pub const PAGE: usize = 16;
 
-/// The f16 cache of one layer: `[block][kv_head]` of pages. A page holds [`PAGE`] positions: keys as
+/// The f16 cache of one layer: `[block]`, and in it `[kv_head]`, of pages. A page holds [`PAGE`] positions: keys as
 /// `[head_dim][16]`, then values as `[16][head_dim]`, all f16 bits.
 ///
 /// Keys lie with positions side by side, so 16 scores grow in 16 lanes and are never summed across; values lie with
@@ -19,28 +21,53 @@ pub const PAGE: usize = 16;
 /// has one writer.
 #[derive(Debug)]
 pub struct KvPages {
-    /// Start of `_bytes`, taken while they were borrowed exclusively; the only way they are reached.
+    /// Start of this layer's part of the first block, taken while the bytes were borrowed exclusively; the only way they
+    /// are reached.
     start: *mut u16,
+    /// Values from one block to the next.
+    block_stride: usize,
     n_blocks: usize,
     n_kv_heads: usize,
     head_dim: usize,
-    _bytes: AlignedBytes,
+    _bytes: Arc<AlignedBytes>,
 }
 
-// SAFETY: it owns its bytes, and `start` points into them wherever `self` is moved.
+// SAFETY: it keeps its bytes alive, `start` points into them wherever `self` is moved, and no two layers share a page.
 unsafe impl Send for KvPages {}
 // SAFETY: every access through `&self` is in an unsafe function whose contract rules out races.
 unsafe impl Sync for KvPages {}
 
 impl KvPages {
-    /// `n_blocks` blocks of zeros. Memory is taken as blocks are first written.
+    /// `n_blocks` blocks of zeros for one layer. Memory is taken as blocks are first written.
     ///
     /// # Panics
     /// If `head_dim` is not a positive multiple of 8.
     pub fn new(n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Self {
+        let mut layers = Self::for_layers(1, n_blocks, n_kv_heads, head_dim);
+        layers.remove(0)
+    }
+
+    /// The caches of layers that share their blocks. A block's pages lie side by side, `[block][layer]`: with a region
+    /// per layer the first position alone would take a huge page in each.
+    ///
+    /// # Panics
+    /// If `head_dim` is not a positive multiple of 8.
+    pub fn for_layers(n_layers: usize, n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Vec<Self> {
         assert!(head_dim > 0 && head_dim.is_multiple_of(8), "heads of {head_dim} are not a multiple of 8");
-        let mut bytes = AlignedBytes::zeroed(n_blocks * Self::bytes_per_block(n_kv_heads, head_dim));
-        Self { start: bytes.as_mut_ptr().cast(), n_blocks, n_kv_heads, head_dim, _bytes: bytes }
+        let layer_len = n_kv_heads * page_len(head_dim);
+        let mut bytes = AlignedBytes::zeroed(n_layers * n_blocks * layer_len * size_of::<u16>());
+        let start: *mut u16 = bytes.as_mut_ptr().cast();
+        let bytes = Arc::new(bytes);
+        let layer = |index: usize| Self {
+            // SAFETY: there is at least one block, or nothing is ever read or written.
+            start: if n_blocks == 0 { start } else { unsafe { start.add(index * layer_len) } },
+            block_stride: n_layers * layer_len,
+            n_blocks,
+            n_kv_heads,
+            head_dim,
+            _bytes: Arc::clone(&bytes),
+        };
+        (0..n_layers).map(layer).collect()
     }
 
     /// Bytes of one block, all its heads.
@@ -85,7 +112,7 @@ impl KvPages {
         let block = block as usize;
         assert!(block < self.n_blocks && head < self.n_kv_heads, "no page {block} of head {head}");
         // SAFETY: the page lies within the bytes.
-        unsafe { self.start.add((block * self.n_kv_heads + head) * page_len(self.head_dim)) }
+        unsafe { self.start.add(block * self.block_stride + head * page_len(self.head_dim)) }
     }
 }
 

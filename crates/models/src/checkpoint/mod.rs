@@ -153,6 +153,13 @@ impl Checkpoint {
         Ok(StoredRows { kind: info.dtype, n_rows, n_cols, bytes, head_dim })
     }
 
+    /// Gives back the memory that reading a role's tensor took; it can still be read, from the file.
+    pub fn release(&self, role: TensorRole) {
+        if let Ok(name) = self.locate(role) {
+            self.weights.release(&name);
+        }
+    }
+
     /// All values of a role's tensor in f32, in the order of `load`.
     ///
     /// # Errors

@@ -125,11 +125,7 @@ impl CpuRunner {
         let model = pack(checkpoint, options.quantization, options.threads, progress)?;
         let group_of = |index| layout.iter().position(|group| group.layers.contains(&index)).unwrap_or(0);
         let groups: Vec<usize> = (0..architecture.layers.len()).map(group_of).collect();
-        let attention = |index: usize| &architecture.layers[index].attention;
-        let pages = |(index, &group): (usize, &usize)| {
-            KvPages::new(options.kv_blocks[group], attention(index).n_kv_heads, attention(index).head_dim)
-        };
-        let caches = groups.iter().enumerate().map(pages).collect();
+        let caches = kv_caches(&architecture, &layout, &groups, &options.kv_blocks);
         let buffers =
             Buffers::new(&architecture, &model, options.max_batch_tokens, options.max_context, team.n_threads());
         let kinds: Vec<CacheKind> = layout.iter().map(|group| group.kind).collect();
@@ -266,6 +262,26 @@ impl ModelRunner for CpuRunner {
     fn run(&mut self, plan: &StepPlan) -> Result<StepResults, RunnerError> {
         self.step(plan, None)
     }
+}
+
+/// The cache of each layer; `groups` is the cache group of each.
+fn kv_caches(
+    architecture: &Architecture,
+    layout: &[KvGroupLayout],
+    groups: &[usize],
+    blocks: &[usize],
+) -> Vec<KvPages> {
+    let mut by_group: Vec<_> = layout
+        .iter()
+        .zip(blocks)
+        .map(|(group, &n_blocks)| {
+            let first = group.layers.first().map(|&layer| &architecture.layers[layer].attention);
+            let (heads, head_dim) = first.map_or((0, 8), |attention| (attention.n_kv_heads, attention.head_dim));
+            KvPages::for_layers(group.layers.len(), n_blocks, heads, head_dim).into_iter()
+        })
+        .collect();
+    // Layers of a group are in ascending order.
+    groups.iter().filter_map(|&group| by_group[group].next()).collect()
 }
 
 /// The team of `n_threads` that all models of the process share.

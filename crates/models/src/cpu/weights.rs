@@ -188,6 +188,8 @@ impl Packer<'_> {
                 .collect();
             Matrix::pack(format, stored.n_rows, width, self.threads, &|row| &rows[row])
         };
+        // Packed it has a copy of its own: without this, loading would take twice the memory.
+        self.checkpoint.release(role);
         packed.map_err(|error| unsupported(format!("{role}: {error}")))
     }
 

@@ -96,6 +96,26 @@ impl Weights {
         self.sources[stored.source].map.get(stored.start..stored.start + len).ok_or_else(unknown)
     }
 
+    /// Gives back the memory that reading a tensor took, for callers that have copied it. It can still be read, from the
+    /// file. Does nothing where the system has no such advice, or for a name that is unknown.
+    pub fn release(&self, name: &str) {
+        #[cfg(unix)]
+        if let (Some(stored), Ok(bytes)) = (self.tensors.get(name), self.raw(name)) {
+            // SAFETY: the mapping is of a file and only read, so pages that are dropped come back as they were.
+            let dropped = unsafe {
+                self.sources[stored.source].map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    stored.start,
+                    bytes.len(),
+                )
+            };
+            // Advice only: the memory goes with the mapping at the latest.
+            drop(dropped);
+        }
+        #[cfg(not(unix))]
+        let _ = name;
+    }
+
     /// All values of a tensor, dequantised, row-major.
     ///
     /// # Errors
