@@ -191,6 +191,8 @@ describe('app: the package entry', () => {
       'createRouter',
       'createServer',
       'openResponseStore',
+      'toSrt',
+      'toVtt',
     ]);
   });
 

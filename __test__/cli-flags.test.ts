@@ -16,6 +16,7 @@ import { runCli } from './helpers/cli.js';
 const model: LoadedModel = {
   handle: 1,
   id: 'tiny',
+  kind: 'text',
   family: 'llama',
   weightFormat: 'Q4_1 + Q8_0 (GGUF)',
   parameters: 134_515_008,

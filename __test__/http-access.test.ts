@@ -81,6 +81,8 @@ describe('GET /', () => {
       'GET /v1/models/{id}',
       'POST /v1/chat/completions',
       'POST /v1/completions',
+      'POST /v1/audio/transcriptions',
+      'POST /v1/audio/translations',
       'POST /v1/responses',
       'POST /v1/responses/input_tokens',
       'POST /v1/responses/compact',

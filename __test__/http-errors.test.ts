@@ -245,6 +245,7 @@ const FAILURES: Readonly<Record<EngineErrorCode, WireFailure>> = {
     shouldRetry: 'false',
   },
   invalid_request: { status: 400, type: INVALID, code: 'invalid_value', param: null },
+  invalid_audio: { status: 400, type: INVALID, code: 'invalid_audio', param: 'file' },
   context_length_exceeded: { status: 400, type: INVALID, code: 'context_length_exceeded', param: 'messages' },
   queue_full: { status: 429, type: 'rate_limit_error', code: 'rate_limit_exceeded', param: null, retryAfter: '1' },
   cancelled: { status: 500, type: 'server_error', code: 'generation_cancelled', param: null },

@@ -163,7 +163,8 @@ const WITHOUT_BODY = ['/reset', '/v1/responses/:id/cancel'];
 
 describe('random request bodies', () => {
   it('are tried on every route that takes one', () => {
-    const posts = ROUTES.filter(({ method }) => method === 'POST').map(({ path }) => path);
+    // Forms have a test of their own.
+    const posts = ROUTES.filter(({ method, body }) => method === 'POST' && body?.form !== true).map(({ path }) => path);
     expect([...ENDPOINTS.map(({ path }) => path), ...WITHOUT_BODY]).to.have.members(posts);
   });
 

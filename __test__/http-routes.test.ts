@@ -3,13 +3,16 @@ import { expect } from 'chai';
 import { SERVER_LIMITS } from '../ts/http/limits.js';
 import { ROUTES } from '../ts/http/routes/index.js';
 import { authOf } from '../ts/http/routes/route.js';
-import { finished, started } from './helpers/scripted-events.js';
+import { formBody, RECORDING } from './helpers/form.js';
+import { finished, heard, started, transcribed } from './helpers/scripted-events.js';
 import { ScriptedApp } from './helpers/scripted-app.js';
 
 /** Everything but this needs a key. */
 const OPEN = ['GET /health'];
 
 const MODELS = [{ id: 'org/one', chat: () => [started, finished()], generate: () => [started, finished()] }];
+const SPEECH = { id: 'org/speech', transcribe: () => [heard, transcribed] };
+const FORM = formBody([RECORDING, { name: 'model', value: 'org/speech' }]);
 const bodies: Readonly<Record<string, object>> = {
   '/v1/chat/completions': { model: 'org/one', messages: [{ role: 'user', content: 'hi' }] },
   '/v1/completions': { model: 'org/one', prompt: 'hi' },
@@ -30,12 +33,14 @@ describe('the route table', () => {
   });
 
   it('is what the server does: without a key, with a wrong one, with the right one', async () => {
-    await using app = await ScriptedApp.start(MODELS, { apiKeys: ['right'] });
+    await using app = await ScriptedApp.start([...MODELS, SPEECH], { apiKeys: ['right'] });
     for (const route of ROUTES) {
       const path = route.path.replace('*id', 'org/one').replace(':id', 'resp_1');
-      const body = bodies[route.path] === undefined ? undefined : JSON.stringify(bodies[route.path]);
+      const json = bodies[route.path] === undefined ? undefined : JSON.stringify(bodies[route.path]);
+      const body = route.body?.form === true ? FORM.body : json;
       const status = async (headers: Record<string, string>): Promise<number> => {
-        const all = { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers };
+        const type = route.body?.form === true ? FORM.headers : { 'content-type': 'application/json' };
+        const all = { ...(body === undefined ? {} : type), ...headers };
         return (await app.call({ method: route.method, path, headers: all, ...(body === undefined ? {} : { body }) }))
           .status;
       };
@@ -44,7 +49,7 @@ describe('the route table', () => {
       expect(await status({ authorization: 'Bearer wrong' }), route.path).to.equal(refused);
       const right = await status({ authorization: 'Bearer right' });
       if (route.path.includes(':id')) expect(right, route.path).to.equal(404);
-      else if (bodies[route.path] !== undefined || route.method === 'GET') expect(right, route.path).to.equal(200);
+      else if (body !== undefined || route.method === 'GET') expect(right, route.path).to.equal(200);
       else expect(right, route.path).not.to.equal(401);
     }
   });

@@ -7,6 +7,13 @@ import { CHAT_COMPLETION_FIELDS, parseChatCompletionRequest } from '../ts/protoc
 import { COMPLETION_FIELDS, parseCompletionRequest } from '../ts/protocol/completions.js';
 import type { FieldTable, ParseOptions } from '../ts/protocol/field-table.js';
 import { parseCreateResponse, RESPONSE_FIELDS } from '../ts/protocol/responses.js';
+import {
+  parseTranscriptionRequest,
+  parseTranslationRequest,
+  TRANSCRIPTION_FIELDS,
+  TRANSLATION_FIELDS,
+} from '../ts/protocol/transcriptions.js';
+import type { JsonObject } from '../ts/protocol/fields.js';
 import { readSpec, templateFor } from './helpers/schemas/published.js';
 import type { Schema, SpecDocument } from './helpers/schemas/rewrite.js';
 
@@ -40,7 +47,7 @@ describe('tables of request fields', () => {
   it('stand for every endpoint that OpenAI’s schema has a body for', () => {
     expect(known.map(({ path }) => path)).to.include.members([
       ...['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/responses/input_tokens'],
-      '/v1/responses/compact',
+      ...['/v1/responses/compact', '/v1/audio/transcriptions', '/v1/audio/translations'],
     ]);
     expect(known.filter(({ fields }) => fields === undefined).map(({ path }) => path)).to.deep.equal([]);
   });
@@ -68,6 +75,18 @@ describe('tables of request fields', () => {
       ['chat', CHAT_COMPLETION_FIELDS, { messages: [{ role: 'user', content: 'x' }] }, parseChatCompletionRequest],
       ['completions', COMPLETION_FIELDS, { prompt: 'x' }, parseCompletionRequest],
       ['responses', RESPONSE_FIELDS, { input: 'x' }, parseCreateResponse],
+      [
+        'transcriptions',
+        TRANSCRIPTION_FIELDS,
+        { file: { name: 'a.wav', size: 1 } },
+        (body, options) => parseTranscriptionRequest(body as JsonObject, options),
+      ],
+      [
+        'translations',
+        TRANSLATION_FIELDS,
+        { file: { name: 'a.wav', size: 1 } },
+        (body, options) => parseTranslationRequest(body as JsonObject, options),
+      ],
     ];
   for (const [name, table, body, parse] of parsers) {
     it(`are honest: what is honoured in ${name} is read, the rest is not`, () => {

@@ -15,6 +15,7 @@ import { McpPool } from '../ts/mcp/client-pool.js';
 import type { McpServer } from '../ts/mcp/tool.js';
 import { ANSWER_EXTRAS } from '../ts/protocol/answer-extras.js';
 import { RESPONSE_EVENT_TYPES } from '../ts/protocol/response-events.js';
+import { TRANSCRIPT_EVENT_TYPES } from '../ts/protocol/transcripts.js';
 import { inMemory } from './helpers/mcp-servers.js';
 import { asChat, call } from './helpers/response-events.js';
 import { extraPatches } from './helpers/schemas/extras.js';
@@ -22,7 +23,18 @@ import { problemOf, type Said } from './helpers/schemas/judge.js';
 import { OPEN_RESPONSES_PATCHES, OPENAI_PATCHES } from './helpers/schemas/patches.js';
 import { type Patch, PublishedSchema, readSpec, templateFor } from './helpers/schemas/published.js';
 import type { Openness } from './helpers/schemas/rewrite.js';
-import { content, delta, finished, reasoning, started, token } from './helpers/scripted-events.js';
+import {
+  content,
+  delta,
+  english,
+  finished,
+  heard,
+  reasoning,
+  said as spoken,
+  started,
+  token,
+  transcribed,
+} from './helpers/scripted-events.js';
 import { ScriptedApp } from './helpers/scripted-app.js';
 import { Gate, type Step } from './helpers/scripted-registry.js';
 
@@ -68,6 +80,14 @@ const MODEL = {
     delta('a', TOKENS),
     finished('length'),
   ],
+};
+
+const SPEECH = {
+  id: 'org/speech',
+  transcribe: ({ prompt }: { readonly prompt?: string }) =>
+    prompt === 'fall'
+      ? [heard, english, spoken(0, ' a'), { fail: new EngineError('internal', 'it fell') }]
+      : [heard, english, spoken(0, ' a b'), spoken(1, ' c'), transcribed],
 };
 
 function calc(): McpServer {
@@ -127,6 +147,24 @@ async function sayChat(app: ScriptedApp): Promise<void> {
   ]) {
     await app.post(TEXT, body);
     await app.stream(TEXT, { ...body, stream_options: { include_usage: true } });
+  }
+}
+
+async function sayTranscripts(app: ScriptedApp): Promise<void> {
+  for (const path of ['/v1/audio/transcriptions', '/v1/audio/translations']) {
+    const forms: readonly Readonly<Record<string, string | readonly string[]>>[] = [
+      {},
+      { 'include[]': 'logprobs' },
+      { prompt: 'fall' },
+      { model: ID },
+      { 'timestamp_granularities[]': ['word', 'segment'], response_format: 'verbose_json' },
+      { response_format: 'verbose_json' },
+      { response_format: 'srt' },
+    ];
+    for (const fields of forms) {
+      await app.form(path, { model: 'org/speech', ...fields });
+      await app.form(path, { model: 'org/speech', stream: 'true', ...fields });
+    }
   }
 }
 
@@ -304,9 +342,10 @@ describe('published schemas', function () {
   before(async () => {
     const pool = new McpPool();
     const servers = new Map([calc(), GONE].map((server) => [server.label, server]));
-    const app = await ScriptedApp.start([MODEL], { mcp: { pool, servers } });
+    const app = await ScriptedApp.start([MODEL, SPEECH], { mcp: { pool, servers } });
     try {
       await sayChat(app);
+      await sayTranscripts(app);
       await sayResponses(app);
       await sayStored(app);
       await sayOverSocket(app);
@@ -321,9 +360,10 @@ describe('published schemas', function () {
 
   it('are held against each kind of event that there is', () => {
     const types = said.flatMap(({ as, value }) => (as === 'body' ? [] : [(value as { type?: string }).type]));
-    expect([...new Set(types)].filter((type) => type !== undefined && type !== 'error')).to.have.members(
-      RESPONSE_EVENT_TYPES,
-    );
+    expect([...new Set(types)].filter((type) => type !== undefined && type !== 'error')).to.have.members([
+      ...RESPONSE_EVENT_TYPES,
+      ...TRANSCRIPT_EVENT_TYPES,
+    ]);
     expect(types).to.include('error');
   });
 

@@ -1,5 +1,5 @@
 /**
- * tsserve as a library: language models inside a Node program, or behind its HTTP server.
+ * tsserve as a library: language and speech models inside a Node program, or behind its HTTP server.
  *
  * @example
  * import { createEngine } from 'tsserve';
@@ -32,6 +32,7 @@ export type {
   ModelEngine,
   ToolCallPart,
 } from './app/create-engine.js';
+export type { TranscribeOptions, TranscriptPart, TranscriptStream } from './app/transcribe.js';
 export type { ListedModel, ModelLease, ModelRegistry, ServedModel } from './app/types.js';
 export type {
   ChatMessage,
@@ -45,6 +46,14 @@ export type {
   ToolChoice,
   ToolDefinition,
 } from './chat/types.js';
+export type {
+  AudioInput,
+  BatchedChunking,
+  TranscribedSegment,
+  TranscribedToken,
+  TranscribedWord,
+  TranscriptionUsage,
+} from './engine/speech.js';
 export { EngineError } from './engine/types.js';
 export type {
   Device,
@@ -60,6 +69,8 @@ export type {
   Usage,
 } from './engine/types.js';
 
+export { toSrt, toVtt } from './speech/subtitles.js';
+export type { Transcript, TranscriptLanguage } from './speech/transcript.js';
 export { createMcp } from './http/mcp.js';
 export type { McpOptions, McpServices } from './http/mcp.js';
 export type { ResponseStore, StoreLimits, StoreOptions } from './responses/store.js';

@@ -5,6 +5,7 @@ import { request as httpRequest, type IncomingHttpHeaders, type Server } from 'n
 import { type AppOptions, createApp } from '../../ts/http/app.js';
 import { closeServer, createHttpServer, listen } from '../../ts/http/server.js';
 import { dataOf, parseEvents } from './events.js';
+import { fieldParts, formBody, type FormPart, RECORDING } from './form.js';
 import { type Watch, watchServer } from './schemas/watch.js';
 import { ScriptedRegistry, type ScriptedModelOptions } from './scripted-registry.js';
 
@@ -77,6 +78,15 @@ export class ScriptedApp implements AsyncDisposable {
       headers: { 'content-type': 'application/json', ...headers },
       body: typeof body === 'string' ? body : JSON.stringify(body),
     });
+  }
+
+  /** A form with a recording and these fields; `parts` instead of all of it. */
+  form(
+    path: string,
+    fields: Readonly<Record<string, string | readonly string[]>> = {},
+    parts: readonly FormPart[] = [RECORDING, ...fieldParts(fields)],
+  ): Promise<Answer> {
+    return this.call({ method: 'POST', path, ...formBody(parts) });
   }
 
   /** A streaming request's events: their data, parsed, and '[DONE]' as it is. */

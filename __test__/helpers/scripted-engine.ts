@@ -1,6 +1,9 @@
 /** An `Engine` whose answers are written by the test: no addon, no weights, and nothing happens by the clock. */
 
 import { GenerationQueue } from '../../ts/engine/generation.js';
+import type { Transcription, TranscriptionEvent, TranscriptionRequest } from '../../ts/engine/speech.js';
+import { TranscriptionQueue } from '../../ts/engine/transcription.js';
+import { segment } from './scripted-events.js';
 import {
   EngineError,
   type CachedModel,
@@ -20,9 +23,16 @@ export type Script = (
   request: GenerateRequest,
 ) => Iterable<readonly GenerationEvent[]> | AsyncIterable<readonly GenerationEvent[]>;
 
+/** The same for a transcription. */
+export type SpeechScript = (
+  request: TranscriptionRequest,
+) => Iterable<readonly TranscriptionEvent[]> | AsyncIterable<readonly TranscriptionEvent[]>;
+
 export interface ScriptedEngineOptions {
   /** Default: every request is answered with `say('Hello there!')`. */
   readonly script?: Script;
+  /** Default: every recording says 'Hello there!'. */
+  readonly speech?: SpeechScript;
   /** Called by `load` before it answers; may throw EngineError, or wait (for a promise the test holds). */
   readonly onLoad?: (
     options: LoadOptions,
@@ -77,8 +87,23 @@ export function* say(
   ];
 }
 
+/** The steps of a transcription: a segment of two seconds for each text, each with the space before it. */
+export function* hear(texts: readonly string[]): Generator<readonly TranscriptionEvent[], void> {
+  const duration = texts.length * 2;
+  yield [{ type: 'started', duration }];
+  yield [{ type: 'language', code: 'en', name: 'english', probability: 0.9 }];
+  for (const [index, text] of texts.entries()) {
+    yield [
+      { type: 'segment', segment: segment(index, ` ${text}`) },
+      { type: 'progress', seconds: (index + 1) * 2 },
+    ];
+  }
+  yield [{ type: 'finished', usage: { audioTokens: duration * 50, textTokens: texts.length * 3 } }];
+}
+
 export class ScriptedEngine implements Engine {
   readonly requests: GenerateRequest[] = [];
+  readonly transcriptions: TranscriptionRequest[] = [];
   readonly loads: LoadOptions[] = [];
   readonly unloaded: number[] = [];
   /** Generations that were cancelled before their end. */
@@ -151,6 +176,40 @@ export class ScriptedEngine implements Engine {
     }
   }
 
+  transcribe(request: TranscriptionRequest, signal?: AbortSignal): Transcription {
+    this.transcriptions.push(request);
+    const state = { cancelled: false };
+    const queue = new TranscriptionQueue({
+      onCancel: () => {
+        this.cancelled += 1;
+        state.cancelled = true;
+      },
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (signal?.aborted !== true) void this.#hear(request, queue, state);
+    return queue;
+  }
+
+  async #hear(
+    request: TranscriptionRequest,
+    queue: TranscriptionQueue,
+    state: { readonly cancelled: boolean },
+  ): Promise<void> {
+    this.running += 1;
+    try {
+      const script = this.options.speech ?? (() => hear(['Hello there!']));
+      for await (const events of script(request)) {
+        if (state.cancelled) return;
+        queue.push(events);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    } catch (error) {
+      queue.fail(error instanceof EngineError ? error : new EngineError('internal', String(error)));
+    } finally {
+      this.running -= 1;
+    }
+  }
+
   /** One id per UTF-16 unit. */
   async tokenize(_handle: number, text: string, addSpecialTokens: boolean): Promise<number[]> {
     return [...(addSpecialTokens ? [1] : []), ...Array.from({ length: text.length }, (_, i) => text.charCodeAt(i))];
@@ -198,6 +257,7 @@ export function scriptedModel(model: Partial<LoadedModel> = {}): LoadedModel {
   return {
     handle: 1,
     id: 'test/model',
+    kind: 'text',
     family: 'llama',
     weightFormat: 'f32 (safetensors)',
     parameters: 1000,

@@ -1,6 +1,7 @@
 /** Short ways to write down events. */
 
 import type { ChatEvent } from '../../ts/chat/types.js';
+import type { TranscribedSegment, TranscriptionEvent } from '../../ts/engine/speech.js';
 import type { GenerationEvent, TokenInfo } from '../../ts/engine/types.js';
 
 export const USAGE = { promptTokens: 5, cachedTokens: 2, completionTokens: 3 };
@@ -72,4 +73,51 @@ function tokenOf(bytes: Buffer, text: string, logprob?: number, top?: Readonly<R
     ...(logprob === undefined ? {} : { logprob }),
     top: alternatives,
   };
+}
+
+/** Two seconds of a recording that say `text`, one word at a time, with a token each. */
+export function segment(id: number, text: string, more: Partial<TranscribedSegment> = {}): TranscribedSegment {
+  const spoken = text.match(/\s*\S+/g) ?? [];
+  const start = id * 2;
+  return {
+    id,
+    seek: start * 100,
+    start,
+    end: start + 2,
+    text,
+    tokens: [50364, ...spoken.map((_word, index) => 100 + index), 50464],
+    temperature: 0,
+    avgLogprob: -0.25,
+    compressionRatio: 1.1,
+    noSpeechProb: 0.01,
+    ...more,
+  };
+}
+
+/** The same with what is only told if it is asked for. */
+export function fullSegment(id: number, text: string): TranscribedSegment {
+  const spoken = text.match(/\s*\S+/g) ?? [];
+  const length = 2 / spoken.length;
+  return segment(id, text, {
+    words: spoken.map((word, index) => ({
+      word,
+      start: id * 2 + index * length,
+      end: id * 2 + (index + 1) * length,
+      probability: 0.9,
+    })),
+    logprobs: spoken.map((word, index) => ({
+      id: 100 + index,
+      text: word,
+      bytes: [...Buffer.from(word)],
+      logprob: -0.5,
+    })),
+  });
+}
+
+export const heard = { type: 'started', duration: 4 } as const;
+export const english = { type: 'language', code: 'en', name: 'english', probability: 0.9 } as const;
+export const transcribed: TranscriptionEvent = { type: 'finished', usage: { audioTokens: 200, textTokens: 6 } };
+
+export function said(id: number, text: string): TranscriptionEvent {
+  return { type: 'segment', segment: fullSegment(id, text) };
 }

@@ -2,6 +2,7 @@
 
 import type { ListedModel, ModelLease, ModelRegistry, ModelStatus, ServedModel } from '../../ts/app/types.js';
 import type { ChatEvent, ChatRequest } from '../../ts/chat/types.js';
+import type { Transcription, TranscriptionEvent, TranscriptionRequest } from '../../ts/engine/speech.js';
 import {
   type Engine,
   EngineError,
@@ -21,6 +22,8 @@ export interface ScriptedModelOptions {
   readonly id: string;
   readonly chat?: Script<ChatRequest, ChatEvent>;
   readonly generate?: Script<GenerateRequest, GenerationEvent>;
+  /** Makes it a speech model. */
+  readonly transcribe?: Script<TranscriptionRequest, TranscriptionEvent>;
   readonly state?: ListedModel['state'];
   readonly contextLength?: number;
   readonly maxNumSeqs?: number;
@@ -62,6 +65,7 @@ class Changes {
 export class ScriptedModel {
   readonly chatRequests: ChatRequest[] = [];
   readonly generateRequests: GenerateRequest[] = [];
+  readonly transcribeRequests: TranscriptionRequest[] = [];
   /** Generations under way, and the most there were at once. */
   running = 0;
   mostRunning = 0;
@@ -79,10 +83,16 @@ export class ScriptedModel {
     handle: number,
   ) {
     const info = loadedModel(options, handle);
-    const engine = new ScriptedEngine((request, signal) => {
-      this.generateRequests.push(request);
-      return this.play(options.generate?.(request) ?? [], signal);
-    });
+    const engine = new ScriptedEngine(
+      (request, signal) => {
+        this.generateRequests.push(request);
+        return this.play(options.generate?.(request) ?? [], signal);
+      },
+      (request, signal) => {
+        this.transcribeRequests.push(request);
+        return this.play(options.transcribe?.(request) ?? [], signal);
+      },
+    );
     this.served = {
       id: options.id,
       info,
@@ -213,7 +223,13 @@ export class ScriptedRegistry implements ModelRegistry {
 class ScriptedEngine implements Engine {
   constructor(
     private readonly play: (request: GenerateRequest, signal?: AbortSignal) => AsyncGenerator<GenerationEvent>,
+    private readonly hear: (request: TranscriptionRequest, signal?: AbortSignal) => AsyncGenerator<TranscriptionEvent>,
   ) {}
+
+  transcribe(request: TranscriptionRequest, signal?: AbortSignal): Transcription {
+    const events = this.hear(request, signal);
+    return { [Symbol.asyncIterator]: () => events, cancel: () => void events.return(undefined) };
+  }
 
   generate(request: GenerateRequest, signal?: AbortSignal): Generation {
     const events = this.play(request, signal);
@@ -260,6 +276,7 @@ function loadedModel(options: ScriptedModelOptions, handle: number): LoadedModel
   return {
     handle,
     id: options.id,
+    kind: options.transcribe === undefined ? 'text' : 'speech',
     family: 'llama',
     weightFormat: 'f32',
     parameters: 1,

@@ -25,7 +25,9 @@ import {
 } from '../engine/types.js';
 import { isToolCallEvent, ToolCallFold } from '../chat/tool-call-fold.js';
 import { AnswerStream } from './answer-stream.js';
+import { requireKind } from './model-kind.js';
 import { createRegistry } from './registry.js';
+import { transcribe, type TranscribeOptions, type TranscriptStream } from './transcribe.js';
 import type { ModelLease, ModelRegistry, ServedModel } from './types.js';
 
 /**
@@ -210,6 +212,17 @@ export class ModelEngine implements AsyncDisposable {
   }
 
   /**
+   * Writes down what is said in a recording, by a speech model.
+   *
+   * @example
+   * for await (const part of engine.transcribe({ path: 'talk.mp3' })) process.stdout.write(part.text);
+   * const { text, segments } = await engine.transcribe({ bytes, task: 'translate' });
+   */
+  transcribe(options: TranscribeOptions, { signal }: CallOptions = {}): TranscriptStream {
+    return new AnswerStream(() => transcribe(this.#engine, this.info, options, signal));
+  }
+
+  /**
    * The token ids of a text.
    *
    * @example
@@ -287,6 +300,7 @@ export class ModelEngine implements AsyncDisposable {
     options: ChatOptions,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<ChatPart, ChatResult, undefined> {
+    requireKind(this.info, 'text');
     const text = { content: '', reasoning: '' };
     const calls = new ToolCallFold();
     for await (const event of this.#model.chat.chat(toChatRequest(options), signal)) {
@@ -309,6 +323,7 @@ export class ModelEngine implements AsyncDisposable {
     options: CompletionOptions,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<AnswerPart, CompletionResult, undefined> {
+    requireKind(this.info, 'text');
     const { prompt, addSpecialTokens = true } = options;
     const request = {
       model: this.info.handle,

@@ -466,7 +466,10 @@ class Registry implements ModelRegistry {
 function listEntry(entry: Entry, id: string): ListedModel {
   const { loaded } = entry;
   const listed = { id, created: entry.created, ownedBy: ownerOf(entry.options.model) };
-  return loaded ? { ...listed, state: 'ready', contextLength: loaded.maxModelLen } : { ...listed, state: 'loading' };
+  if (!loaded) return { ...listed, state: 'loading' };
+  // A recording may be as long as it likes.
+  const length = loaded.kind === 'text' ? { contextLength: loaded.maxModelLen } : {};
+  return { ...listed, state: 'ready', ...length };
 }
 
 /** A function, so that a check before a wait does not count as one after it. */

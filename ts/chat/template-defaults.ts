@@ -5,9 +5,11 @@ import { REASONING_SWITCHES } from '../protocol/reasoning-switch.js';
 
 /** Variables that no template of the model reads. Of the switches for reasoning one that is read will do. */
 export function unreadVariables(
-  { chatTemplate = '', chatTemplates = {} }: Pick<LoadedModel, 'chatTemplate' | 'chatTemplates'>,
+  { kind, chatTemplate = '', chatTemplates = {} }: Pick<LoadedModel, 'kind' | 'chatTemplate' | 'chatTemplates'>,
   variables: Readonly<Record<string, unknown>>,
 ): string[] {
+  // They are for those that chat.
+  if (kind === 'speech') return [];
   const templates = [chatTemplate, ...Object.values(chatTemplates)];
   const isRead = (name: string): boolean =>
     templates.some((template) => new RegExp(`(?<![\\w.])${name.replace(/\W/g, '\\$&')}\\b`).test(template));

@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 
+import { requireKind } from '../app/model-kind.js';
 import { createNativeEngine } from '../engine/native.js';
 import type { Engine, LoadedModel, MachineReport } from '../engine/types.js';
 import { formatBytes, plural } from './format.js';
@@ -64,7 +65,10 @@ function better(before: MachineReport, after: MachineReport): MachineReport {
 async function load(engine: Engine, model: string, flags: DoctorFlags): Promise<LoadedModel> {
   const line = new ProgressLine(process.stderr);
   const options = { model, device: 'cpu', maxNumSeqs: 1, noDownload: !flags.download } as const;
-  return engine.load(options, (progress) => line.update(progress)).finally(() => line.end());
+  const loaded = await engine.load(options, (progress) => line.update(progress)).finally(() => line.end());
+  // Of tokens per second a recording knows nothing.
+  requireKind(loaded, 'text');
+  return loaded;
 }
 
 /** What the machine allows: every token of an answer reads the weights, every token of a prompt multiplies them. */

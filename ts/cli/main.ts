@@ -10,6 +10,7 @@ import { addDoctorCommand } from './doctor.js';
 import { CliFailure, sentenceOf } from './failure.js';
 import { addListCommand } from './list.js';
 import { addServeCommand } from './serve.js';
+import { addTranscribeCommand } from './transcribe.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -28,6 +29,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .helpCommand('help [command]', 'help for a command');
   addServeCommand(program, version);
   addChatCommand(program);
+  addTranscribeCommand(program);
   addListCommand(program);
   addDoctorCommand(program);
   try {

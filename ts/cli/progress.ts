@@ -1,4 +1,4 @@
-/** Shows how far a load is: one line that redraws itself on a terminal, now and then a plain line elsewhere. */
+/** Shows how far something is: one line that redraws itself on a terminal, now and then a plain line elsewhere. */
 
 import type { LoadProgress } from '../engine/types.js';
 import { formatBytes } from './format.js';
@@ -33,8 +33,16 @@ export class ProgressLine {
     const share = total > 0 ? Math.min(1, done / total) : 0;
     const name = progress.stage === 'download' ? `downloading ${progress.file}` : 'reading the weights';
     const amount = progress.stage === 'download' ? `  ${formatBytes(done)} of ${formatBytes(total)}` : '';
-    if (this.#out.isTTY === true) this.#draw(name, share, amount);
-    else this.#line(name, share, amount);
+    this.show(name, share, amount);
+  }
+
+  /**
+   * @param share 0..1
+   * @param note stands behind the share
+   */
+  show(name: string, share: number, note = ''): void {
+    if (this.#out.isTTY === true) this.#draw(name, share, note);
+    else this.#line(name, share, note);
   }
 
   /** Takes the line off the terminal, so that what follows starts clean. */

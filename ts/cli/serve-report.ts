@@ -16,28 +16,46 @@ export function serverUrl({ host, port }: Address): string {
 
 /** Lines about a loaded model. Warnings stand last, where they are read. */
 export function describeModel(model: LoadedModel): string {
-  const context =
-    model.maxModelLen === model.contextLength
-      ? plural(model.maxModelLen, 'token')
-      : `${plural(model.maxModelLen, 'token')} (the model was made for ${model.contextLength})`;
-  const rows: readonly (readonly [string, string])[] = [
-    ['architecture', `${model.family}, ${formatCount(model.parameters)} parameters, vocabulary ${model.vocabSize}`],
-    ['weights', `${model.weightFormat}, ${formatBytes(model.weightBytes)}`],
-    ['context', context],
-    ['KV memory', `${formatBytes(model.kvBytes)}: ${model.kvBlocks} blocks of ${plural(model.blockSize, 'token')}`],
-    ['batch', `${plural(model.maxNumSeqs, 'sequence')}, ${plural(model.maxBatchTokens, 'token')} per step`],
-    ['device', `${model.device}, ${model.cpuLevel}, ${model.dtype}, ${plural(model.threads, 'thread')}`],
-  ];
   return [
     `loaded ${model.id} in ${model.loadSeconds.toFixed(1)} s`,
-    ...rows.map(([name, value]) => `  ${name.padEnd(13)} ${value}`),
+    ...rowsOf(model).map(([name, value]) => `  ${name.padEnd(13)} ${value}`),
     ...model.warnings.map((warning) => `  warning: ${warning}`),
   ].join('\n');
 }
 
+type Row = readonly [name: string, value: string];
+
+function rowsOf(model: LoadedModel): readonly Row[] {
+  const size = `${model.family}, ${formatCount(model.parameters)} parameters, vocabulary ${model.vocabSize}`;
+  const weights = `${model.weightFormat}, ${formatBytes(model.weightBytes)}`;
+  const device = `${model.device}, ${model.cpuLevel}, ${model.dtype}, ${plural(model.threads, 'thread')}`;
+  return [
+    ['architecture', size],
+    ['weights', weights],
+    ...(model.kind === 'speech' ? [['speech', languages(model)] as const] : memoryRows(model)),
+    ['device', device],
+  ];
+}
+
+function languages({ languages: codes = [] }: LoadedModel): string {
+  return codes.length === 0 ? 'English only' : plural(codes.length, 'language');
+}
+
+function memoryRows(model: LoadedModel): readonly Row[] {
+  const context =
+    model.maxModelLen === model.contextLength
+      ? plural(model.maxModelLen, 'token')
+      : `${plural(model.maxModelLen, 'token')} (the model was made for ${model.contextLength})`;
+  return [
+    ['context', context],
+    ['KV memory', `${formatBytes(model.kvBytes)}: ${model.kvBlocks} blocks of ${plural(model.blockSize, 'token')}`],
+    ['batch', `${plural(model.maxNumSeqs, 'sequence')}, ${plural(model.maxBatchTokens, 'token')} per step`],
+  ];
+}
+
 /** A curl line that works as it is, in a POSIX shell. */
 export function curlLine(url: string, id: string, hasTemplate: boolean, needsKey: boolean): string {
-  const key = needsKey ? ` -H "authorization: Bearer $TSSERVE_API_KEY"` : '';
+  const key = keyFlag(needsKey);
   const [path, body] = hasTemplate
     ? [
         'chat/completions',
@@ -46,4 +64,14 @@ export function curlLine(url: string, id: string, hasTemplate: boolean, needsKey
     : ['completions', { model: id, prompt: 'The sky is blue because', max_tokens: 60 }];
   const json = JSON.stringify(body).replaceAll("'", "'\\''");
   return `curl ${url}/v1/${path} -H 'content-type: application/json'${key} -d '${json}'`;
+}
+
+/** The same for a speech model. */
+export function transcribeLine(url: string, id: string, needsKey: boolean): string {
+  const model = id.replaceAll("'", "'\\''");
+  return `curl ${url}/v1/audio/transcriptions${keyFlag(needsKey)} -F file=@recording.mp3 -F 'model=${model}'`;
+}
+
+function keyFlag(needsKey: boolean): string {
+  return needsKey ? ` -H "authorization: Bearer $TSSERVE_API_KEY"` : '';
 }

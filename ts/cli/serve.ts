@@ -22,6 +22,7 @@ import { createApp } from '../http/app.js';
 import { Drain } from '../http/drain.js';
 import { createLogger, LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { closeServer, createHttpServer, listen } from '../http/server.js';
+import { sweepUploads } from '../http/uploads.js';
 import type { McpPool } from '../mcp/client-pool.js';
 import { reasoningSwitch } from '../protocol/reasoning-switch.js';
 import { CliFailure, systemCode } from './failure.js';
@@ -29,7 +30,7 @@ import { plural } from './format.js';
 import { openMcpServers } from './mcp-servers.js';
 import { ProgressLine } from './progress.js';
 import { type OpenResponses, openResponses } from './responses-file.js';
-import { curlLine, describeModel, serverUrl } from './serve-report.js';
+import { curlLine, describeModel, serverUrl, transcribeLine } from './serve-report.js';
 import { byteSize, collect, collectList, collectOrigins, decimal, jsonObject, wholeNumber } from './values.js';
 
 interface ServeFlags {
@@ -59,6 +60,7 @@ interface ServeFlags {
   readonly allowedHosts?: readonly string[];
   readonly allowedOrigins?: readonly string[];
   readonly strict?: boolean;
+  readonly maxUpload?: number;
   readonly drainTimeout: number;
   readonly mcpConfig?: string;
   readonly mcpAllowLoopback?: boolean;
@@ -78,6 +80,7 @@ export function addServeCommand(program: Command, version: string): void {
     .summary('serve a model behind the OpenAI API')
     .description(
       'Serves MODEL behind the OpenAI API: a local folder, a local .gguf, repo, repo@revision or repo:file.gguf.\n' +
+        'A language model answers, a speech model transcribes (/v1/audio/transcriptions).\n' +
         'Without MODEL, the supported models of the cache are listed, and models load when a request names them.',
     )
     .argument('[model]', 'the model to serve')
@@ -92,6 +95,7 @@ export function addServeCommand(program: Command, version: string): void {
     .option('--allowed-origins <list>', 'web origins that may call the API', collectOrigins)
     .option('--drain-timeout <seconds>', 'time that a TERM signal gives to running answers', decimal(0, 86_400), 30)
     .option('--strict', 'refuse unknown fields of requests instead of ignoring them')
+    .option('--max-upload <size>', 'largest recording that is taken, like 100M (default: 512M)', byteSize)
     .option('--responses-store <where>', 'a file, memory, or off (default: a file in the folder of your data)')
     .optionsGroup('MCP:')
     .option('--mcp-config <file>', 'MCP servers that requests may name, in the form {"mcpServers": {…}}')
@@ -186,6 +190,7 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
     apiKeys,
     cors: flags.enableCors ?? false,
     strict: flags.strict ?? false,
+    ...(flags.maxUpload === undefined ? {} : { limits: { maxUploadBytes: flags.maxUpload } }),
     allowedHosts: [...(flags.allowedHosts ?? []), ...ownNames(flags.host)],
     allowedOrigins: flags.allowedOrigins ?? [],
     logger,
@@ -201,6 +206,8 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
   });
   const url = serverUrl({ host: flags.host, port });
   const stop = stopSignal();
+  // What a process that was killed has left behind.
+  void sweepUploads();
   say(`tsserve ${version} listens on ${url}`);
   try {
     if (model === undefined) await sayWhatIsListed(registry);
@@ -274,15 +281,19 @@ async function loadPinned(
   signal: AbortSignal,
   templateVariables: Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  const line = new ProgressLine(process.stderr);
+  const progress = new ProgressLine(process.stderr);
   // Never released: the model stays as long as the server does.
   const { model } = await registry
-    .acquire(undefined, { signal, onProgress: (progress) => line.update(progress) })
-    .finally(() => line.end());
+    .acquire(undefined, { signal, onProgress: (made) => progress.update(made) })
+    .finally(() => progress.end());
   say(describeModel(model.info));
   const unread = unreadVariables(model.info, templateVariables);
   if (unread.length > 0) say(`its chat template does not read ${unread.join(', ')}: that has no effect`);
-  say(`try:\n  ${curlLine(url, model.id, model.info.chatTemplate !== undefined, needsKey)}`);
+  const line =
+    model.info.kind === 'speech'
+      ? transcribeLine(url, model.id, needsKey)
+      : curlLine(url, model.id, model.info.chatTemplate !== undefined, needsKey);
+  say(`try:\n  ${line}`);
 }
 
 async function sayWhatIsListed(registry: ModelRegistry): Promise<void> {

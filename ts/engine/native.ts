@@ -1,40 +1,42 @@
 /** The native engine behind the `Engine` interface: plain data across the border, one message per engine step. */
 
-import type {
-  BindingCachedModel,
-  BindingConstraint,
-  BindingError,
-  BindingEvent,
-  BindingLoadedModel,
-  BindingLoadProgress,
-  BindingMachineReport,
-  BindingSampling,
-  BindingToken,
-  NativeEngine,
-} from '../../index.js';
+import type { BindingCachedModel, BindingError, BindingMachineReport, NativeEngine } from '../../index.js';
 import { loadAddon } from './addon.js';
+import {
+  CREDIT,
+  failureOf,
+  type NativeEvent,
+  toBinding,
+  toError,
+  toEvent,
+  toLoadedModel,
+  toProgress,
+} from './binding.js';
+import type { EventQueue, EventQueueOptions } from './event-queue.js';
 import { GenerationQueue } from './generation.js';
+import type { Transcription, TranscriptionRequest } from './speech.js';
+import {
+  isSpeechEvent,
+  type SpeechBinding,
+  toBindingTranscription,
+  toTranscriptionEvent,
+  TranscriptionQueue,
+} from './transcription.js';
 import {
   EngineError,
   type CachedModel,
-  type Constraint,
   type Engine,
-  type EngineErrorCode,
-  type FinishReason,
   type GenerateRequest,
   type Generation,
-  type GenerationEvent,
   type LoadedModel,
   type LoadOptions,
   type LoadProgress,
   type MachineReport,
   type ModelStats,
-  type SamplingOptions,
-  type TokenInfo,
 } from './types.js';
 
-/** Tokens a generation may run ahead of its reader. */
-const CREDIT = 256;
+/** The addon, with what it does for speech. */
+type Native = NativeEngine & SpeechBinding<BindingError>;
 
 /** An engine on this process's devices. The addon is loaded by the first call that needs it. */
 export function createNativeEngine(): Engine {
@@ -42,13 +44,14 @@ export function createNativeEngine(): Engine {
 }
 
 class NativeEngineAdapter implements Engine {
-  #native: NativeEngine | undefined;
-  #opening: Promise<NativeEngine> | undefined;
+  #native: Native | undefined;
+  #opening: Promise<Native> | undefined;
   #addonNote: string | undefined;
   #closed = false;
   #nextId = 1;
   #nextLoad = 1;
   readonly #generations = new Map<number, GenerationQueue>();
+  readonly #transcriptions = new Map<number, TranscriptionQueue>();
   /** The event function is weak, so a script can end; while answers are awaited this keeps the process alive. */
   #keepAlive: NodeJS.Timeout | undefined;
 
@@ -89,23 +92,21 @@ class NativeEngineAdapter implements Engine {
       onGrant: (tokens) => {
         native.grant(id, tokens);
       },
-      onCancel: () => {
-        native.cancel(id);
-        this.#forget(id);
-      },
-      ...(signal === undefined ? {} : { signal }),
+      ...this.#leaving(native, id, signal),
     });
     if (signal?.aborted === true) return queue;
     this.#generations.set(id, queue);
-    this.#keepAlive ??= setInterval(() => undefined, 1 << 30);
-    void native.generate(id, request.model, toBinding(request)).then(
-      (reply) => {
-        if (isError(reply)) this.#fail(id, toError(reply));
-      },
-      (error: unknown) => {
-        this.#fail(id, new EngineError('internal', 'the native call failed', undefined, { cause: error }));
-      },
-    );
+    this.#follow(id, native.generate(id, request.model, toBinding(request)));
+    return queue;
+  }
+
+  transcribe(request: TranscriptionRequest, signal?: AbortSignal): Transcription {
+    const native = this.#ready();
+    const id = this.#nextId++;
+    const queue = new TranscriptionQueue(this.#leaving(native, id, signal));
+    if (signal?.aborted === true) return queue;
+    this.#transcriptions.set(id, queue);
+    this.#follow(id, native.transcribe(id, request.model, toBindingTranscription(request)));
     return queue;
   }
 
@@ -135,60 +136,87 @@ class NativeEngineAdapter implements Engine {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    for (const id of [...this.#generations.keys()]) {
+    for (const id of [...this.#generations.keys(), ...this.#transcriptions.keys()]) {
       this.#fail(id, new EngineError('closed', 'the engine was closed'));
     }
     const native = this.#native ?? (await this.#opening?.catch(() => undefined));
     await native?.close();
   }
 
-  async #open(device: NonNullable<LoadOptions['device']>): Promise<NativeEngine> {
+  async #open(device: NonNullable<LoadOptions['device']>): Promise<Native> {
     if (this.#closed) throw new EngineError('closed', 'the engine is closed');
     const { addon, note } = await loadAddon(device);
     this.#addonNote = note;
     this.#opening ??= Promise.resolve(
       new addon.NativeEngine((events) => {
         this.#dispatch(events);
-      }),
+      }) as Native,
     );
     this.#native = await this.#opening;
     return this.#native;
   }
 
-  #ready(): NativeEngine {
+  #ready(): Native {
     if (this.#closed) throw new EngineError('closed', 'the engine is closed');
     if (this.#native === undefined) throw new EngineError('closed', 'no model is loaded');
     return this.#native;
   }
 
-  /** One message per step: sort its events by generation, hand each its share. */
-  #dispatch(events: readonly BindingEvent[]): void {
+  /** What a queue does when its reader leaves. */
+  #leaving(native: Native, id: number, signal?: AbortSignal): EventQueueOptions {
+    const onCancel = (): void => {
+      native.cancel(id);
+      this.#forget(id);
+    };
+    return signal === undefined ? { onCancel } : { onCancel, signal };
+  }
+
+  /** Hears of a call that did not begin, and keeps the process alive until the last one has ended. */
+  #follow(id: number, started: Promise<unknown>): void {
+    this.#keepAlive ??= setInterval(() => undefined, 1 << 30);
+    void started.then(
+      (reply) => {
+        if (isError(reply)) this.#fail(id, toError(reply));
+      },
+      (error: unknown) => {
+        this.#fail(id, new EngineError('internal', 'the native call failed', undefined, { cause: error }));
+      },
+    );
+  }
+
+  /** One message per step: sort its events by request, hand each its share. */
+  #dispatch(events: readonly NativeEvent[]): void {
     let start = 0;
     while (start < events.length) {
       const id = events[start]?.id ?? 0;
       let end = start + 1;
       while (end < events.length && events[end]?.id === id) end++;
-      this.#deliver(id, events.slice(start, end));
+      const own = events.slice(start, end);
+      this.#deliver(id, this.#generations.get(id), own, (event) => (isSpeechEvent(event) ? undefined : toEvent(event)));
+      this.#deliver(id, this.#transcriptions.get(id), own, (event) =>
+        isSpeechEvent(event) ? toTranscriptionEvent(event) : undefined,
+      );
       start = end;
     }
   }
 
-  #deliver(id: number, events: readonly BindingEvent[]): void {
-    const queue = this.#generations.get(id);
+  #deliver<Event extends { readonly type: string }>(
+    id: number,
+    queue: EventQueue<Event> | undefined,
+    events: readonly NativeEvent[],
+    toOwn: (event: NativeEvent) => Event | undefined,
+  ): void {
     if (queue === undefined) return;
-    const out: GenerationEvent[] = [];
+    const out: Event[] = [];
     for (const event of events) {
-      if (event.type === 'failed') {
+      const error = failureOf(event);
+      if (error !== undefined) {
         queue.push(out);
-        this.#fail(id, new EngineError(toCode(event.code), event.message ?? 'the generation failed'));
+        this.#fail(id, error);
         return;
       }
-      if (event.type === 'finished' && event.reason === 'aborted') {
-        queue.push(out);
-        this.#fail(id, new EngineError('cancelled', 'the generation was cancelled'));
-        return;
-      }
-      out.push(toEvent(event));
+      const own = toOwn(event);
+      if (own !== undefined) out.push(own);
     }
     const ended = out.at(-1)?.type === 'finished';
     queue.push(out);
@@ -196,129 +224,19 @@ class NativeEngineAdapter implements Engine {
   }
 
   #fail(id: number, error: EngineError): void {
-    const queue = this.#generations.get(id);
+    const queue = this.#generations.get(id) ?? this.#transcriptions.get(id);
     this.#forget(id);
     queue?.fail(error);
   }
 
   #forget(id: number): void {
     this.#generations.delete(id);
-    if (this.#generations.size === 0) {
+    this.#transcriptions.delete(id);
+    if (this.#generations.size + this.#transcriptions.size === 0) {
       clearInterval(this.#keepAlive);
       this.#keepAlive = undefined;
     }
   }
-}
-
-function toBinding(request: GenerateRequest): Parameters<NativeEngine['generate']>[2] {
-  const { prompt, sampling, constraint, stop, stopTokenIds } = request;
-  return {
-    ...('ids' in prompt ? { ids: [...prompt.ids] } : { text: prompt.text, addSpecialTokens: prompt.addSpecialTokens }),
-    maxTokens: request.maxTokens,
-    stop: stop === undefined ? undefined : [...stop],
-    stopTokenIds: stopTokenIds === undefined ? undefined : [...stopTokenIds],
-    ignoreEos: request.ignoreEos,
-    sampling: sampling === undefined ? undefined : toBindingSampling(sampling),
-    constraint: constraint === undefined ? undefined : toBindingConstraint(constraint),
-    logprobs: request.logprobs,
-    promptLogprobs: request.promptLogprobs,
-    cacheSalt: request.cacheSalt,
-    credit: CREDIT,
-  };
-}
-
-function toBindingSampling(sampling: SamplingOptions): BindingSampling {
-  const { logitBias, badWords, suppressTokens, beginSuppressTokens, ...rest } = sampling;
-  return {
-    ...rest,
-    logitBias:
-      logitBias === undefined
-        ? undefined
-        : Object.entries(logitBias).map(([token, bias]) => ({ token: Number(token), bias })),
-    badWords: badWords?.map((run) => [...run]),
-    suppressTokens: suppressTokens === undefined ? undefined : [...suppressTokens],
-    beginSuppressTokens: beginSuppressTokens === undefined ? undefined : [...beginSuppressTokens],
-  };
-}
-
-function toBindingConstraint({ grammar, trigger }: Constraint): BindingConstraint {
-  const triggers =
-    trigger === undefined
-      ? {}
-      : { triggerTokenIds: [...(trigger.tokenIds ?? [])], triggerTexts: [...(trigger.texts ?? [])] };
-  switch (grammar.type) {
-    case 'json_object':
-      return { type: grammar.type, ...triggers };
-    case 'json_schema':
-      // As text: the order of its properties is the order in which they are written.
-      return { type: grammar.type, text: JSON.stringify(grammar.schema), ...triggers };
-    case 'regex':
-      return { type: grammar.type, text: grammar.pattern, ...triggers };
-    case 'choice':
-      return { type: grammar.type, choices: [...grammar.choices], ...triggers };
-    case 'lark':
-      return { type: grammar.type, text: grammar.grammar, ...triggers };
-  }
-}
-
-function toEvent(event: BindingEvent): GenerationEvent {
-  switch (event.type) {
-    case 'started':
-      return { type: 'started', promptTokens: event.promptTokens ?? 0, cachedTokens: event.cachedTokens ?? 0 };
-    case 'prefill':
-      return { type: 'prefill', computed: event.computed ?? 0 };
-    case 'prompt':
-      return { type: 'prompt', tokens: (event.tokens ?? []).map(toToken) };
-    case 'delta': {
-      const delta = { type: 'delta', pieces: event.pieces ?? [], nTokens: event.nTokens ?? 0 } as const;
-      return event.tokens === undefined ? delta : { ...delta, tokens: event.tokens.map(toToken) };
-    }
-    case 'finished': {
-      const finished = {
-        type: 'finished',
-        reason: event.reason as FinishReason,
-        usage: {
-          promptTokens: event.promptTokens ?? 0,
-          cachedTokens: event.cachedTokens ?? 0,
-          completionTokens: event.completionTokens ?? 0,
-        },
-        timings: {
-          queued: event.queuedSeconds ?? 0,
-          prefill: event.prefillSeconds ?? 0,
-          decode: event.decodeSeconds ?? 0,
-        },
-      } as const;
-      return event.stopString === undefined ? finished : { ...finished, stopString: event.stopString };
-    }
-    case 'failed':
-      throw new EngineError(toCode(event.code), event.message ?? 'the generation failed');
-  }
-}
-
-function toToken(token: BindingToken): TokenInfo {
-  return token;
-}
-
-function toProgress(progress: BindingLoadProgress): LoadProgress {
-  if (progress.stage === 'resolve') return { stage: 'resolve' };
-  const { done, total } = progress;
-  return progress.stage === 'download'
-    ? { stage: 'download', file: progress.file ?? '', done, total }
-    : { stage: 'weights', done, total };
-}
-
-function toLoadedModel(model: BindingLoadedModel): LoadedModel {
-  const { chatTemplate, chatTemplates, generationConfig, ...rest } = model;
-  return {
-    ...rest,
-    ...(chatTemplate === undefined ? {} : { chatTemplate }),
-    ...(chatTemplates.length === 0
-      ? {}
-      : { chatTemplates: Object.fromEntries(chatTemplates.map(({ name, text }) => [name, text])) }),
-    ...(generationConfig === undefined
-      ? {}
-      : { generationConfig: JSON.parse(generationConfig) as Record<string, unknown> }),
-  };
 }
 
 function isError(reply: unknown): reply is BindingError {
@@ -328,37 +246,6 @@ function isError(reply: unknown): reply is BindingError {
 function unwrap<T>(reply: T | BindingError): T {
   if (isError(reply)) throw toError(reply);
   return reply;
-}
-
-function toError(error: BindingError): EngineError {
-  const { code, message, param, retryAfter } = error;
-  return new EngineError(toCode(code), message, param, retryAfter === undefined ? {} : { retryAfter });
-}
-
-const CODES: ReadonlySet<string> = new Set<EngineErrorCode>([
-  'model_not_found',
-  'model_unsupported',
-  'model_broken',
-  'model_too_large',
-  'gated',
-  'hub_unreachable',
-  'disk_full',
-  'device_unavailable',
-  'invalid_request',
-  'context_length_exceeded',
-  'queue_full',
-  'cancelled',
-  'timeout',
-  'template_error',
-  'closed',
-  'internal',
-]);
-
-function toCode(code: string | undefined): EngineErrorCode {
-  if (code === 'client_stalled') return 'timeout';
-  // Nothing is left to choose, or a grammar has become too complex: the request asked for it.
-  if (code === 'nothing_left' || code === 'constraint_failed') return 'invalid_request';
-  return code !== undefined && CODES.has(code) ? (code as EngineErrorCode) : 'internal';
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -29,6 +29,8 @@ export interface TranscriptionRequest {
   readonly language?: string;
   /** Text that is thought to precede the recording. */
   readonly prompt?: string;
+  /** The prompt goes before every window, not only the first. @default false */
+  readonly carryPrompt?: boolean;
   /** Unset or 0: 0, and up to 1 in steps of 0.2 where an answer is doubtful. Above 0: this one only. */
   readonly temperature?: number;
   /** At temperature 0; 1 is greedy. @default 1 */

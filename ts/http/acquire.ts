@@ -1,16 +1,30 @@
 /** The model that a request asks for. */
 
+import { kindProblem } from '../app/model-kind.js';
 import type { ModelLease } from '../app/types.js';
-import { EngineError, type LoadProgress } from '../engine/types.js';
-import { ApiError, missingParameter } from '../protocol/errors.js';
+import { EngineError, type LoadedModel, type LoadProgress } from '../engine/types.js';
+import { ApiError, missingParameter, unsupportedValue } from '../protocol/errors.js';
 import type { Asker } from './context.js';
 import { leaseFor } from './model-for.js';
 
 /** What Hugging Face's clients send where their user names no model but a server: Python's this, JavaScript's the URL. */
 const NO_MODEL = /^(?:dummy$|https?:\/\/)/;
 
+/** One that answers what it is asked here. @throws ApiError 400 for one of the other kind */
+export async function acquireModelFor(
+  kind: LoadedModel['kind'],
+  context: Asker,
+  asked: string | undefined,
+): Promise<ModelLease> {
+  const lease = await acquireModel(context, asked);
+  const problem = kindProblem(lease.model.info, kind);
+  if (problem === undefined) return lease;
+  lease[Symbol.dispose]();
+  throw unsupportedValue('model', problem);
+}
+
 /**
- * Loads it if need be; stops waiting when the client goes away.
+ * Loads it if need be, whatever it answers; stops waiting when the client goes away.
  * @param asked undefined: the one that is served
  */
 export async function acquireModel(

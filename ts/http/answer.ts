@@ -28,7 +28,8 @@ async function collect<Chunk>(context: RequestContext, chunks: AsyncIterable<Chu
   return all;
 }
 
-async function streamChunks(context: RequestContext, chunks: AsyncIterable<unknown>): Promise<void> {
+/** Each as an event, then the end; an error after the first goes out as an event. */
+export async function streamChunks(context: RequestContext, chunks: AsyncIterable<unknown>): Promise<void> {
   using sse = new SseStream(context);
   try {
     for await (const chunk of chunks) await sse.send(chunk);

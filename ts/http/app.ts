@@ -24,6 +24,7 @@ import { serveResponsesSocket } from './responses/socket.js';
 import { health } from './routes/health.js';
 import { ROUTES } from './routes/index.js';
 import type { PathParameters, Route } from './routes/route.js';
+import { TranscriptionSlots } from './transcription-slots.js';
 import { unservedPath } from './unserved.js';
 
 export interface AppOptions {
@@ -65,6 +66,7 @@ export function createApp(options: AppOptions): Express {
     logger,
   );
   const drain = options.drain ?? new Drain();
+  const transcriptions = new TranscriptionSlots(limits);
   const services: Services = {
     registry,
     limits,
@@ -74,8 +76,9 @@ export function createApp(options: AppOptions): Express {
     routes: ROUTES,
     responses,
     hasKeys: apiKeys.length > 0,
-    metrics: new Metrics(registry, () => drain.requests),
+    metrics: new Metrics(registry, () => drain.requests, transcriptions),
     drain,
+    transcriptions,
     logPrompts: options.logPrompts ?? false,
     mcp,
   };
@@ -143,7 +146,7 @@ function reportWhenDone(context: RequestContext, path: string): void {
   const { req, res, services } = context;
   res.once('close', () => {
     const status = res.writableFinished ? res.statusCode : STATUS_CLIENT_GONE;
-    const { usage, failure, elapsedMs, id: requestId, model } = context;
+    const { usage, audioSeconds, failure, elapsedMs, id: requestId, model } = context;
     const method = req.method ?? '';
     services.metrics.request({
       method,
@@ -153,10 +156,11 @@ function reportWhenDone(context: RequestContext, path: string): void {
       seconds: elapsedMs / 1000,
     });
     const tokens = usage === undefined ? '' : ` ${usage.promptTokens}+${usage.completionTokens} tokens`;
+    const audio = audioSeconds === undefined ? '' : ` ${audioSeconds.toFixed(1)} s audio`;
     const why = failure === undefined ? '' : ` ${failure}`;
     // A path may hold bytes that a terminal obeys.
     const where = path.slice(0, 200).replace(/[^\x21-\x7e]/g, '?');
-    services.logger.info(`${method} ${where} ${status}${why} ${elapsedMs} ms${tokens} ${requestId}`, {
+    services.logger.info(`${method} ${where} ${status}${why} ${elapsedMs} ms${tokens}${audio} ${requestId}`, {
       requestId,
       method,
       path: where,
@@ -165,6 +169,7 @@ function reportWhenDone(context: RequestContext, path: string): void {
       ms: elapsedMs,
       model,
       ...usage,
+      audioSeconds,
     });
   });
 }

@@ -40,22 +40,29 @@ function checkContentType(req: IncomingMessage): void {
       throw unsupportedMediaType(`the charset must be utf-8, got ${JSON.stringify(value)}`);
     }
   }
+  checkNotCompressed(req);
+}
+
+/** @throws ApiError 415 */
+export function checkNotCompressed(req: IncomingMessage): void {
   const encoding = req.headers['content-encoding'] ?? 'identity';
   if (encoding.toLowerCase() !== 'identity') {
     throw unsupportedMediaType(`the body must not be compressed, got ${JSON.stringify(encoding)}`);
   }
 }
 
-function unsupportedMediaType(message: string): ApiError {
+export function unsupportedMediaType(message: string): ApiError {
   return new ApiError({ status: 415, type: 'invalid_request_error', code: 'unsupported_media_type', message });
 }
 
-function tooLarge(maxBytes: number): ApiError {
+/** @param what is too large, and the field it came in */
+export function tooLarge(maxBytes: number, what = 'the body', param: string | null = null): ApiError {
   return new ApiError({
     status: 413,
     type: 'invalid_request_error',
     code: 'request_too_large',
-    message: `the body is larger than ${maxBytes} bytes`,
+    param,
+    message: `${what} is larger than ${maxBytes} bytes`,
   });
 }
 

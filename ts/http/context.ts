@@ -13,6 +13,7 @@ import type { McpServices } from './mcp.js';
 import type { ResponseServices } from './responses/services.js';
 import type { Metrics } from './metrics.js';
 import type { Route } from './routes/route.js';
+import type { TranscriptionSlots } from './transcription-slots.js';
 
 /** What requests share. */
 export interface Services {
@@ -31,6 +32,7 @@ export interface Services {
   readonly hasKeys: boolean;
   readonly metrics: Metrics;
   readonly drain: Drain;
+  readonly transcriptions: TranscriptionSlots;
   /** What models are asked goes to the log. */
   readonly logPrompts: boolean;
 }
@@ -64,6 +66,8 @@ export class RequestContext {
   failure: string | undefined;
   /** Tokens of a finished generation, for the log. */
   usage: Usage | undefined;
+  /** Length of a recording that was transcribed, for the log. */
+  audioSeconds: number | undefined;
   private readonly startedAt = performance.now();
 
   constructor(

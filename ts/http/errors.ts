@@ -23,7 +23,7 @@ interface WireError {
   readonly type: ApiErrorType;
   readonly code: string;
   /** Default: the engine's own, translated. */
-  readonly param?: 'model' | 'messages';
+  readonly param?: 'model' | 'messages' | 'file';
   /** Server errors that will come again: OpenAI's clients must not repeat them by themselves. */
   readonly retry?: 'never';
   readonly headers?: Readonly<Record<string, string>>;
@@ -43,6 +43,7 @@ const ENGINE_ERRORS: Readonly<Record<EngineErrorCode, WireError>> = {
   disk_full: { status: 507, type: 'server_error', code: 'disk_full', retry: 'never' },
   device_unavailable: { status: 500, type: 'server_error', code: 'device_unavailable', retry: 'never' },
   invalid_request: { status: 400, type: 'invalid_request_error', code: 'invalid_value' },
+  invalid_audio: { status: 400, type: 'invalid_request_error', code: 'invalid_audio', param: 'file' },
   context_length_exceeded: { status: 400, type: 'invalid_request_error', code: 'context_length_exceeded' },
   queue_full: {
     status: 429,
@@ -63,6 +64,11 @@ const PARAM_NAMES: Readonly<Record<string, string>> = {
   logprobs: 'top_logprobs',
   handle: 'model',
   constraint: 'response_format',
+  audio: 'file',
+  wordTimestamps: 'timestamp_granularities',
+  chunking: 'chunking_strategy',
+  carryPrompt: 'carry_initial_prompt',
+  skipSilence: 'vad_filter',
 };
 
 export interface ErrorContext {

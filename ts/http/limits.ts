@@ -5,6 +5,16 @@ export interface HttpLimits {
   readonly maxBodyBytes: number;
   /** Nesting of a JSON body. @default 64 */
   readonly maxJsonDepth: number;
+  /** Bytes of a recording that is uploaded. @default 512 MiB */
+  readonly maxUploadBytes: number;
+  /** Fields of a form beside its file. @default 64 */
+  readonly maxFormFields: number;
+  /** Bytes of one field of a form. @default 1 MiB */
+  readonly maxFieldBytes: number;
+  /** Transcriptions at once, over all models; the next ones wait. @default 4 */
+  readonly maxTranscriptions: number;
+  /** Transcriptions that wait or are still uploaded, beyond those that run; more is a 429. @default 16 */
+  readonly maxWaitingTranscriptions: number;
   /** Messages or input items of one request. @default 4096 */
   readonly maxMessages: number;
   /** Tools of one request. @default 512 */
@@ -20,6 +30,11 @@ export interface HttpLimits {
 export const DEFAULT_LIMITS: HttpLimits = {
   maxBodyBytes: 32 * 1024 * 1024,
   maxJsonDepth: 64,
+  maxUploadBytes: 512 * 1024 * 1024,
+  maxFormFields: 64,
+  maxFieldBytes: 1024 * 1024,
+  maxTranscriptions: 4,
+  maxWaitingTranscriptions: 16,
   maxMessages: 4096,
   maxTools: 512,
   keepAliveMs: 10_000,

@@ -4,6 +4,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 import type { ModelRegistry, ModelStatus } from '../app/types.js';
 import type { ChatEvent } from '../chat/types.js';
+import type { TranscriptionEvent } from '../engine/speech.js';
 import type { GenerationEvent } from '../engine/types.js';
 
 /** Seconds: from a short prompt on a fast machine to a long one on a slow one. */
@@ -21,9 +22,17 @@ export interface RequestSample {
   readonly seconds: number;
 }
 
-/** Watches one generation. */
-export interface GenerationMeter {
-  see(event: ChatEvent | GenerationEvent): void;
+/** Is shown the events of one request. */
+export interface Meter<Event> {
+  see(event: Event): void;
+}
+
+export type GenerationMeter = Meter<ChatEvent | GenerationEvent>;
+
+/** How many transcriptions there are. */
+export interface TranscriptionCounts {
+  readonly running: number;
+  readonly waiting: number;
 }
 
 /** All names start with `tsserve_`. Series are made by route, status and loaded model, so their number is bounded. */
@@ -66,9 +75,21 @@ export class Metrics {
   );
   private readonly completionTokens = this.modelCounter('tsserve_completion_tokens_total', 'Generated tokens');
 
+  private readonly audioSeconds = this.modelCounter('tsserve_audio_seconds_total', 'Seconds of recordings transcribed');
+
   /** @param requestsRunning how many requests are under way */
-  constructor(models: ModelRegistry, requestsRunning: () => number) {
+  constructor(models: ModelRegistry, requestsRunning: () => number, transcriptions: TranscriptionCounts) {
     const registers = [this.registry];
+    for (const state of ['running', 'waiting'] as const) {
+      new Gauge({
+        name: `tsserve_transcriptions_${state}`,
+        help: state === 'running' ? 'Transcriptions under way' : 'Transcriptions that wait or are still uploaded',
+        registers,
+        collect() {
+          this.set(transcriptions[state]);
+        },
+      });
+    }
     new Gauge({
       name: 'tsserve_http_requests_running',
       help: 'Requests whose answers are not out',
@@ -166,6 +187,26 @@ export class Metrics {
             begun = true;
             last = now;
           }
+        }
+      },
+    };
+  }
+
+  /** Seconds are counted as they are done, so that a transcription that is left counts for what it took. */
+  transcription(model: string): Meter<TranscriptionEvent> {
+    let duration = 0;
+    let done = 0;
+    const reach = (seconds: number): void => {
+      if (seconds > done) this.audioSeconds.inc({ model }, seconds - done);
+      done = Math.max(done, seconds);
+    };
+    return {
+      see: (event) => {
+        if (event.type === 'started') duration = event.duration;
+        else if (event.type === 'progress') reach(Math.min(event.seconds, duration));
+        else if (event.type === 'finished') {
+          reach(duration);
+          this.completionTokens.inc({ model }, event.usage.textTokens);
         }
       },
     };

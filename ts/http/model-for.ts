@@ -4,10 +4,10 @@
  */
 
 import type { ModelLease, ServedModel } from '../app/types.js';
-import type { ChatEvent, ChatRequest } from '../chat/types.js';
-import type { Engine, GenerateRequest, Generation, GenerationEvent } from '../engine/types.js';
+import type { ChatRequest } from '../chat/types.js';
+import type { Engine, GenerateRequest } from '../engine/types.js';
 import type { Asker } from './context.js';
-import type { GenerationMeter } from './metrics.js';
+import type { GenerationMeter, Meter } from './metrics.js';
 
 /** The lease itself, with the model of this request. */
 export function leaseFor(context: Asker, lease: ModelLease): ModelLease {
@@ -27,6 +27,10 @@ function modelFor(context: Asker, model: ServedModel): ServedModel {
     generate: (request, signal) => {
       logPrompt(context, () => ('text' in request.prompt ? request.prompt.text : request.prompt.ids));
       return counted(model.engine.generate(own(request), signal), meter());
+    },
+    transcribe: (request, signal) => {
+      logPrompt(context, () => request.prompt ?? '');
+      return counted(model.engine.transcribe(request, signal), metrics.transcription(model.info.id));
     },
     tokenize: (handle, text, addSpecialTokens) => model.engine.tokenize(handle, text, addSpecialTokens),
     detokenize: (handle, ids, skipSpecialTokens) => model.engine.detokenize(handle, ids, skipSpecialTokens),
@@ -55,14 +59,18 @@ function saltFor(caller: string | undefined, salt: string | undefined): string |
   return salt === undefined ? caller : `${caller}/${salt}`;
 }
 
-function counted(generation: Generation, meter: GenerationMeter): Generation {
-  const events = watched(generation, meter);
-  return { [Symbol.asyncIterator]: () => events, cancel: () => generation.cancel() };
+/** Its events, each shown to the meter, and its `cancel`. */
+function counted<Event>(
+  source: AsyncIterable<Event> & { cancel(): void },
+  meter: Meter<NoInfer<Event>>,
+): { [Symbol.asyncIterator](): AsyncIterator<Event, undefined>; cancel(): void } {
+  const events = watched(source, meter);
+  return { [Symbol.asyncIterator]: () => events, cancel: () => source.cancel() };
 }
 
-async function* watched<Event extends ChatEvent | GenerationEvent>(
+async function* watched<Event>(
   events: AsyncIterable<Event>,
-  meter: GenerationMeter,
+  meter: Meter<NoInfer<Event>>,
 ): AsyncGenerator<Event, undefined, undefined> {
   for await (const event of events) {
     meter.see(event);

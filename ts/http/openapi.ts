@@ -35,9 +35,7 @@ function operation(route: Route, keys: boolean): JsonSchema {
     operationId: operationId(method, path),
     summary,
     ...parametersOf(route),
-    ...(body === undefined
-      ? {}
-      : { requestBody: { required: true, content: json(bodySchema(path, body.fields, body.required)) } }),
+    ...(body === undefined ? {} : { requestBody: { required: true, content: bodyContent(path, body) } }),
     responses: { 200: success(route), default: { $ref: '#/components/responses/Error' } },
     ...(keys ? { security: authOf(route) === 'key' ? [{ key: [] }] : [] } : {}),
   };
@@ -61,15 +59,21 @@ function parametersOf({ path, query = {} }: Route): JsonSchema {
   return parameters.length === 0 ? {} : { parameters };
 }
 
-/** What is honoured, and what is accepted without effect and says so; what is refused is left out. */
-function bodySchema(path: string, fields: FieldTable, required: readonly string[]): JsonSchema {
+function bodyContent(path: string, { fields, required, form }: NonNullable<Route['body']>): JsonSchema {
+  const schema = bodySchema(path, fields, required, form === true);
+  return form === true ? { 'multipart/form-data': { schema } } : json(schema);
+}
+
+/** What is honoured, and what is accepted without effect and says so; what is refused is left out. A form has no null. */
+function bodySchema(path: string, fields: FieldTable, required: readonly string[], isForm: boolean): JsonSchema {
   const properties: Record<string, JsonSchema> = {};
   for (const [name, rule] of Object.entries(fields)) {
     if (rule.status === 'refused') continue;
     const schema = OWN_FIELD_SCHEMAS[path]?.[name] ?? FIELD_SCHEMAS[name];
     const description = [...(rule.status === 'ignored' ? ['Without effect'] : []), rule.note ?? []].flat().join(': ');
+    const typed = isForm ? schema : { anyOf: [schema, { type: 'null' }] };
     properties[name] = {
-      ...(rule.status === 'honoured' && schema !== undefined ? { anyOf: [schema, { type: 'null' }] } : {}),
+      ...(rule.status === 'honoured' && schema !== undefined ? typed : {}),
       ...(description === '' ? {} : { description }),
     };
   }
@@ -80,9 +84,13 @@ function success({ answer, summary }: Route): JsonSchema {
   const content = {
     ...(answer?.json === undefined ? {} : json(reference(answer.json))),
     ...(answer?.event === undefined ? {} : { 'text/event-stream': { schema: reference(answer.event) } }),
-    ...(answer?.text === true ? { 'text/plain': { schema: { type: 'string' } } } : {}),
+    ...Object.fromEntries(textTypes(answer?.text).map((type) => [type, { schema: { type: 'string' } }])),
   };
   return { description: summary, content: Object.keys(content).length === 0 ? json({ type: 'object' }) : content };
+}
+
+function textTypes(text: true | readonly string[] = []): readonly string[] {
+  return text === true ? ['text/plain'] : text;
 }
 
 function json(schema: JsonSchema): JsonSchema {

@@ -79,7 +79,7 @@ export function integer(min: number, max: number): Parse<number> {
   };
 }
 
-function inRange(value: number, min: number, max: number, path: string): number {
+export function inRange(value: number, min: number, max: number, path: string): number {
   if (value < min) throw invalidValue(path, `must be at least ${min}, got ${value}`);
   if (value > max) throw invalidValue(path, `must be at most ${max}, got ${value}`);
   return value;

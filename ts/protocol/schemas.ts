@@ -1,6 +1,7 @@
 /** JSON schemas of request fields by name, for the API's description. What the parsers check in code stands there. */
 
 import { REASONING_EFFORTS } from './reasoning.js';
+import { TRANSCRIPT_ANSWER_SCHEMAS, TRANSCRIPT_FIELD_SCHEMAS } from './transcript-schemas.js';
 import { RESPONSE_ANSWER_SCHEMAS, RESPONSE_FIELD_SCHEMAS } from './response-schemas.js';
 import { MAX_CHOICES, MAX_INT32, MAX_STOP_STRINGS, MAX_STOP_TOKENS, MAX_TOP_LOGPROBS } from './sampling.js';
 
@@ -81,6 +82,7 @@ export const FIELD_SCHEMAS: Readonly<Record<string, JsonSchema>> = {
 export const OWN_FIELD_SCHEMAS: Readonly<Record<string, Readonly<Record<string, JsonSchema>>>> = {
   '/v1/chat/completions': { logprobs: boolean, max_tokens: integer(1, MAX_INT32) },
   '/v1/completions': { logprobs: integer(0, MAX_TOP_LOGPROBS), max_tokens: integer(0, MAX_INT32) },
+  ...TRANSCRIPT_FIELD_SCHEMAS,
 };
 
 const nullable = (schema: JsonSchema): JsonSchema => ({ anyOf: [schema, { type: 'null' }] });
@@ -162,6 +164,7 @@ export const ANSWER_SCHEMAS = {
   ChatCompletionChunk: completion('chat.completion.chunk', choice({ delta: object })),
   TextCompletion: completion('text_completion', choice({ text: string })),
   ...RESPONSE_ANSWER_SCHEMAS,
+  ...TRANSCRIPT_ANSWER_SCHEMAS,
   LoadEvent: {
     type: 'object',
     required: ['status', 'model'],

@@ -40,6 +40,8 @@ function publishedSchemas(): Schemas {
 /** Where answers stream without the document's saying so. */
 const STREAMS: Readonly<Record<string, string>> = {
   '/completions': 'CreateCompletionResponse',
+  // A translation streams as a transcription does.
+  '/audio/translations': 'CreateTranscriptionResponseStreamEvent',
   '/responses/{response_id}': 'ResponseStreamEvent',
 };
 

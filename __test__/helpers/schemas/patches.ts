@@ -18,6 +18,10 @@ const named =
   (name: string) =>
   (type: Schema): Schema => ({ ...type, enum: [...(type['enum'] as string[]), name] });
 
+const withProperty =
+  (name: string, property: Schema) =>
+  (object: Schema): Schema => ({ ...object, properties: { ...(object['properties'] as Schema), [name]: property } });
+
 const without =
   (name: string) =>
   (object: Schema): Schema => ({ ...object, required: (object['required'] as string[]).filter((one) => one !== name) });
@@ -60,6 +64,16 @@ export const OPENAI_PATCHES: readonly Patch[] = [
     at: 'MCPApprovalResponseResource',
     change: without('request_id'),
     why: 'it requires a key that it does not have; the item names its request by approval_request_id',
+  },
+  {
+    at: 'CreateTranscriptionResponseVerboseJson',
+    change: withProperty('task', { enum: ['transcribe'] }),
+    why: 'the live API says the task, and so do the examples of the document',
+  },
+  {
+    at: 'CreateTranslationResponseVerboseJson',
+    change: withProperty('task', { enum: ['translate'] }),
+    why: 'as above',
   },
 ];
 

@@ -14,7 +14,7 @@ import { newId } from '../../responses/ids.js';
 import { type ResponseLoop, runResponse } from '../../responses/run.js';
 import type { StoredResponse } from '../../responses/store.js';
 import { refuseImages, toChatRequest } from '../../responses/to-chat.js';
-import { acquireModel } from '../acquire.js';
+import { acquireModelFor } from '../acquire.js';
 import type { Services } from '../context.js';
 import { isUnexpected, toApiError } from '../errors.js';
 
@@ -90,7 +90,7 @@ export class PendingResponse {
     const release = services.drain.hold();
     try {
       await using loop = this.loop;
-      using lease = await acquireModel({ services, signal, id, caller }, request.model);
+      using lease = await acquireModelFor('text', { services, signal, id, caller }, request.model);
       const { model } = lease;
       onModel?.(model.info.id);
       machine.describe(toEcho(request, model.id, model.info));

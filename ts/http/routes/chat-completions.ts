@@ -14,7 +14,7 @@ import {
 } from '../../protocol/chat-completions.js';
 import { unsupportedValue } from '../../protocol/errors.js';
 import type { Message } from '../../protocol/messages.js';
-import { acquireModel } from '../acquire.js';
+import { acquireModelFor } from '../acquire.js';
 import { answer } from '../answer.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
@@ -48,7 +48,7 @@ async function* chunksOf(
   mcp: ChatMcpDeltas,
 ): AsyncGenerator<ChatCompletionChunk> {
   const loopOf = loopMaker(context, request);
-  using lease = await acquireModel(context, request.model);
+  using lease = await acquireModelFor('text', context, request.model);
   const { model } = lease;
   refuseImages(request.messages, model.id);
   const head = {

@@ -8,7 +8,7 @@ import {
   type Prompt,
   type TextCompletion,
 } from '../../protocol/completions.js';
-import { acquireModel } from '../acquire.js';
+import { acquireModelFor } from '../acquire.js';
 import { answer } from '../answer.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
@@ -32,7 +32,7 @@ export const completions: Route = {
 };
 
 async function* chunksOf(context: RequestContext, request: CompletionRequest): AsyncGenerator<TextCompletion> {
-  using lease = await acquireModel(context, request.model);
+  using lease = await acquireModelFor('text', context, request.model);
   const { model } = lease;
   const machine = new TextCompletionMachine({
     id: newId('cmpl'),

@@ -1,5 +1,6 @@
 /** All routes. */
 
+import { transcriptions, translations } from './audio.js';
 import { chatCompletions } from './chat-completions.js';
 import { completions } from './completions.js';
 import { CONVERSATION_ROUTES } from './conversations.js';
@@ -27,6 +28,8 @@ export const ROUTES: readonly Route[] = [
   model,
   chatCompletions,
   completions,
+  transcriptions,
+  translations,
   createResponse,
   // Before `:id`, which they would match.
   inputTokens,

@@ -22,7 +22,7 @@ import { newId } from '../../responses/ids.js';
 import type { BackgroundRuns } from '../../responses/background.js';
 import type { CallerStore, StoredResponse } from '../../responses/store.js';
 import { toChatRequest } from '../../responses/to-chat.js';
-import { acquireModel } from '../acquire.js';
+import { acquireModelFor } from '../acquire.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
 import { ClientGoneError } from '../errors.js';
@@ -137,7 +137,7 @@ export const inputTokens: Route = {
     const asked = resolveContext(request, storeOf(context));
     // Offers what a run would, and runs nothing.
     await using loop = loopFor({ services, request, context: asked, caller }, undefined);
-    using lease = await acquireModel(context, request.model);
+    using lease = await acquireModelFor('text', context, request.model);
     const { model } = lease;
     const first = toChatRequest(request, asked.items, { mcpName: loop?.mcpName });
     const offered = loop === undefined ? first : await loop.offer({ request: first, items: asked.items, signal });
@@ -249,7 +249,7 @@ async function queued(runs: BackgroundRuns, store: CallerStore, pending: Pending
 /** A model that is listed is loaded in the background; any other has to show first that it is there. */
 async function nameOf(context: RequestContext, model: string | undefined): Promise<string> {
   if (model !== undefined && (await context.services.registry.find(model)) !== undefined) return model;
-  using lease = await acquireModel(context, model);
+  using lease = await acquireModelFor('text', context, model);
   return lease.model.id;
 }
 

@@ -12,12 +12,16 @@ export interface Route {
   readonly summary: string;
   /** Needs no API key. */
   readonly open?: true;
-  /** The JSON body it takes, for the API's description. */
-  readonly body?: { readonly fields: FieldTable; readonly required: readonly string[] };
+  /** The body it takes, for the API's description: JSON, or a form. */
+  readonly body?: { readonly fields: FieldTable; readonly required: readonly string[]; readonly form?: true };
   /** What may stand behind the `?`, likewise. */
   readonly query?: Readonly<Record<string, { readonly schema: JsonSchema; readonly note: string }>>;
-  /** What it answers, likewise: a JSON value, each event of a stream, plain text. Default: some JSON object. */
-  readonly answer?: { readonly json?: AnswerName; readonly event?: AnswerName; readonly text?: true };
+  /** What it answers, likewise: a JSON value, each event of a stream, text (plain, or of these types). Default: some JSON object. */
+  readonly answer?: {
+    readonly json?: AnswerName;
+    readonly event?: AnswerName;
+    readonly text?: true | readonly string[];
+  };
   /** Throws what toApiError understands. */
   handle(context: RequestContext, parameters: PathParameters): Promise<void>;
 }
