@@ -3,7 +3,7 @@
 
 mod speech;
 
-use speech::{Golden, TINY, json, teacher_forced, tiny, worst};
+use speech::{Golden, TINY, json, open, teacher_forced, tiny, worst};
 use tsserve_models::cpu::Level;
 
 /// Greatest difference to transformers in f32.
@@ -31,6 +31,30 @@ fn encoder_and_logits_are_those_of_transformers() {
                 assert!(worst(&sot, &golden.values("short.sot_logits")) < EXACT, "{name} {level}");
             }
         }
+    }
+}
+
+#[test]
+fn special_ids_are_those_of_the_generation_config() {
+    for name in TINY {
+        let special = open(name).special_ids;
+        let generation = json(&format!("models/{name}/generation_config.json"));
+        let id = |key: &str| generation[key].as_u64().unwrap() as u32;
+        assert_eq!(special.end_of_text, id("eos_token_id"));
+        assert_eq!(special.start_of_transcript, id("decoder_start_token_id"));
+        assert_eq!(special.start_of_previous, id("prev_sot_token_id"));
+        assert_eq!(special.no_timestamps, id("no_timestamps_token_id"));
+        assert_eq!(special.no_speech, special.no_timestamps - 1);
+        assert_eq!(special.first_timestamp, special.no_timestamps + 1);
+        let english = name == "whisper_en";
+        assert_eq!((special.languages.is_empty(), special.transcribe.is_none()), (english, english));
+        if !english {
+            assert_eq!(special.transcribe.map(u64::from), generation["task_to_id"]["transcribe"].as_u64());
+            for (code, id) in &special.languages {
+                assert_eq!(generation["lang_to_id"][format!("<|{code}|>")].as_u64(), Some(u64::from(*id)));
+            }
+        }
+        assert_eq!(special.alignment_heads.len(), generation["alignment_heads"].as_array().unwrap().len());
     }
 }
 

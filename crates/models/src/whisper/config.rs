@@ -115,6 +115,24 @@ impl WhisperConfig {
     }
 }
 
-fn invalid(key: &str, found: &str, expected: &str) -> ConfigError {
+/// Are features made as this crate's user will make them?
+///
+/// # Errors
+/// A preprocessor_config.json or processor_config.json that says otherwise.
+pub(super) fn check_features(json: &Value, config: &WhisperConfig) -> Result<(), ConfigError> {
+    let features = json.get("feature_extractor").unwrap_or(json);
+    let expected = [("feature_size", config.n_mels), ("sampling_rate", 16_000), ("n_fft", 400), ("hop_length", 160)];
+    for (key, expected) in expected {
+        match features.get(key).filter(|value| !value.is_null()) {
+            Some(value) if value.as_u64() != Some(expected as u64) => {
+                return Err(invalid(key, &value.to_string(), &expected.to_string()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn invalid(key: &str, found: &str, expected: &str) -> ConfigError {
     ConfigError::Invalid { key: key.to_owned(), found: found.chars().take(80).collect(), expected: expected.to_owned() }
 }

@@ -200,7 +200,8 @@ impl Packer<'_> {
         let (per_part, n_cols) = (first.n_rows, first.n_cols);
         let n_rows = parts.len() * per_part;
         let whole_tiles = n_cols.is_multiple_of(TILE);
-        let stored = format_of(first.kind).filter(|_| parts.iter().all(|part| part.kind == first.kind));
+        let kind = first.kind().filter(|_| parts.iter().all(|part| part.element == first.element));
+        let stored = kind.and_then(format_of);
         let wanted = match packing {
             Packing::Stored => stored,
             Packing::Bf16 => Some(Format::BF16),

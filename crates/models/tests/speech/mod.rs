@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+pub mod mel;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -43,8 +45,11 @@ pub fn options(level: Level) -> WhisperOptions {
 }
 
 pub fn tiny(name: &str, level: Level) -> WhisperModel {
-    let checkpoint = WhisperCheckpoint::open(&fixtures().join("models").join(name)).unwrap();
-    WhisperModel::load(&checkpoint, options(level), &mut |_, _| {}).unwrap()
+    WhisperModel::load(&open(name), options(level), &mut |_, _| {}).unwrap()
+}
+
+pub fn open(name: &str) -> WhisperCheckpoint {
+    WhisperCheckpoint::open(&fixtures().join("models").join(name)).unwrap()
 }
 
 /// Logits after every token, all computed at once over an empty cache.
@@ -62,4 +67,26 @@ pub fn worst(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len(), "lengths");
     assert!(found.iter().all(|x| x.is_finite()));
     found.iter().zip(expected).fold(0.0, |worst, (a, b)| worst.max((a - b).abs()))
+}
+
+/// The folder of real Whisper base weights.
+pub fn real_folder() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tsserve/weights");
+    let folder = std::env::var_os("TSSERVE_WEIGHTS_DIR").map_or_else(default, PathBuf::from).join("whisper-base-ct2");
+    let file = folder.join("model.bin");
+    assert!(file.is_file(), "{} is missing; fetch the weights first, or set TSSERVE_WEIGHTS_DIR", file.display());
+    folder
+}
+
+/// Features of a clip of the fixtures, one window of 30 s.
+pub fn clip_features(clip: &str, n_mels: usize) -> Vec<f32> {
+    let wav = std::fs::read(fixtures().join(format!("inputs/speech/sense_{clip}.wav"))).unwrap();
+    mel::log_mel(&mel::read_wav(&wav), n_mels, 3000)
+}
+
+/// Log of the softmax.
+pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
+    logits.iter().map(|&x| f64::from(x - max) - sum.ln()).collect()
 }
