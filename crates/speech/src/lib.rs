@@ -5,6 +5,7 @@
 //! file → audio (16 kHz mono) → features (log-mel windows) → rules over a WhisperNetwork → TranscriptEvent
 //! ```
 
+mod audio;
 mod decode;
 mod error;
 mod features;
@@ -20,8 +21,12 @@ mod transcript;
 mod vocabulary;
 mod words;
 
+pub use audio::{AudioInput, AudioReader, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE};
 pub use error::SpeechError;
-pub use features::{FRAME_SECONDS, Features, SAMPLE_RATE, WINDOW_FRAMES};
+pub use features::{
+    FRAME_SAMPLES, FRAME_SECONDS, FeatureOptions, Features, HOP_SAMPLES, KEPT_SECONDS, LogMel, MelFilters,
+    RecordingFeatures, SAMPLE_RATE, VadOptions, WINDOW_FRAMES,
+};
 pub use languages::{language_code, language_name};
 pub use network::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
 pub use options::{Chunking, Rules, Task, Temperature, TranscribeOptions};
