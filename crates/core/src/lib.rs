@@ -18,6 +18,7 @@ mod output;
 mod runner;
 mod sampling;
 mod service;
+mod whisper_network;
 
 pub use constraint::ConstraintRequest;
 pub use error::CoreError;
@@ -33,3 +34,4 @@ pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
 pub use tsserve_models::candle::{DeviceKind, Dtype};
 pub use tsserve_models::cpu::Quantization;
 pub use tsserve_text::{Grammar, Piece, Trigger};
+pub use whisper_network::CpuWhisper;

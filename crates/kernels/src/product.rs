@@ -13,6 +13,7 @@ mod conv;
 mod float;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panel;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -24,6 +25,7 @@ use std::ops::Range;
 pub use bf16::{gemm_bf16, has_bf16_dots, multiply_bf16_rows, round_to_bf16};
 pub use conv::Conv1d;
 pub use float::{Start, gemm_f32, multiply_f32, multiply_f32_rows};
+pub(crate) use panel::Panel;
 
 use crate::{Level, MAX_BLOCK_ROWS, Matrix, QuantizedBlock, TILE};
 

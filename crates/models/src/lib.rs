@@ -1,5 +1,5 @@
 //! The only crate with candle: weights from disk (`weights`), what a decoder is (`architecture`, read by `config`), a
-//! model opened for loading (`checkpoint`), and the runners.
+//! model opened for loading (`checkpoint`), the runners, and Whisper's networks.
 
 pub mod architecture;
 pub mod candle;
@@ -10,6 +10,7 @@ pub mod error;
 mod kv_groups;
 mod step;
 pub mod weights;
+pub mod whisper;
 
 pub use kv_groups::KvGroupLayout;
 pub use step::BLOCK_SIZE;

@@ -70,18 +70,28 @@ pub unsafe fn multiply_bf16_rows(
     out: *mut f32,
     stride: usize,
 ) {
-    assert!(has_bf16_dots(), "this machine has no AVX512-BF16");
     assert_eq!(matrix.format(), Format::BF16, "rows of bf16 are multiplied with bf16");
     let operands = Operands::new(matrix, &groups, x, x_stride, n_rows, start, out, stride);
     for operands in operands.chunks_of_rows() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the machine has the instructions, the operands were checked, and the rest is the caller's promise.
-        unsafe {
-            x86::multiply(operands, groups.clone());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = operands;
+        // SAFETY: the operands were checked, and the rest is the caller's promise.
+        unsafe { multiply_operands(operands, groups.clone()) }
     }
+}
+
+/// # Safety
+/// The operands are valid for these groups of a BF16 matrix of an even number of columns, and `out` is the caller's alone.
+///
+/// # Panics
+/// If the machine has no [AVX512-BF16](has_bf16_dots).
+pub(super) unsafe fn multiply_operands(operands: Operands<u16>, groups: Range<usize>) {
+    assert!(has_bf16_dots(), "this machine has no AVX512-BF16");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the machine has the instructions, and the rest is the caller's promise.
+    unsafe {
+        x86::multiply(operands, groups);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (operands, groups);
 }
 
 /// As [`gemm_f32`](super::gemm_f32) for a BF16 matrix and rows of bf16.

@@ -250,7 +250,7 @@ impl<X: Copy> Operands<X> {
 leveled! {
     /// # Safety
     /// The operands are valid for these groups, `out` is the caller's alone, and `format` is their float format.
-    unsafe fn multiply_at(operands: Operands<f32>, format: Format, groups: Range<usize>) = multiply_with;
+    pub(super) unsafe fn multiply_at(operands: Operands<f32>, format: Format, groups: Range<usize>) = multiply_with;
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 mod gguf_tokenizer;
 mod names;
 mod role;
-mod texts;
+pub(crate) mod texts;
 
 use std::collections::BTreeMap;
 use std::path::Path;

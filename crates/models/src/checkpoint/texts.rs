@@ -148,7 +148,7 @@ fn add_special_tokens(source: &Value, tokens: &mut BTreeMap<String, String>) {
 }
 
 /// A text file; `None` if it is not there.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
     let io = |source: std::io::Error| ConfigError::Io { file: path.display().to_string(), source };
     let file = match File::open(path) {
         Ok(file) => file,
@@ -163,11 +163,11 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
     Ok(Some(text))
 }
 
-pub(super) fn read_json(path: &Path) -> Result<Option<Value>, ConfigError> {
+pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, ConfigError> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     parse(&path.display().to_string(), &text).map(Some)
 }
 
-pub(super) fn parse(file: &str, text: &str) -> Result<Value, ConfigError> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Value, ConfigError> {
     serde_json::from_str(text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })
 }

@@ -12,11 +12,13 @@ mod layout;
 mod measure;
 mod quantization;
 mod runner;
-mod shared;
+pub(crate) mod shared;
 mod weights;
 
 pub use tsserve_kernels::Level;
 
 pub use measure::{Peaks, measure};
 pub use quantization::{PackedSize, Quantization, packed_size};
+pub(crate) use runner::team;
 pub use runner::{CpuOptions, CpuRunner, kv_layout, unsupported};
+pub(crate) use weights::{format_of, padded};

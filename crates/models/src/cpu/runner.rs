@@ -269,7 +269,7 @@ impl ModelRunner for CpuRunner {
 }
 
 /// The team of `n_threads` that all models of the process share.
-fn team(n_threads: usize) -> std::io::Result<Arc<Team>> {
+pub(crate) fn team(n_threads: usize) -> std::io::Result<Arc<Team>> {
     static TEAMS: Mutex<Vec<Weak<Team>>> = Mutex::new(Vec::new());
     let mut teams = TEAMS.lock().unwrap_or_else(PoisonError::into_inner);
     teams.retain(|team| team.strong_count() > 0);

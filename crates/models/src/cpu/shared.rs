@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// A slice whose parts are written by several threads. Who asks for a part states that nobody else has it.
 #[derive(Debug)]
-pub(super) struct Shared<'a, T> {
+pub(crate) struct Shared<'a, T> {
     start: *mut T,
     len: usize,
     owner: PhantomData<&'a mut [T]>,
@@ -25,7 +25,7 @@ unsafe impl<T: Send> Send for Shared<'_, T> {}
 unsafe impl<T: Send + Sync> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
-    pub(super) fn new(slice: &'a mut [T]) -> Self {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
     }
 
@@ -36,7 +36,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// If the range is not in the slice.
-    pub(super) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "a part outside of a shared buffer");
         // SAFETY: in bounds, and exclusive as the caller states.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
@@ -49,7 +49,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// If the range is not in the slice.
-    pub(super) unsafe fn read(&self, range: Range<usize>) -> &'a [T] {
+    pub(crate) unsafe fn read(&self, range: Range<usize>) -> &'a [T] {
         // SAFETY: as the caller states; shared with other readers only.
         unsafe { self.part(range) }
     }
@@ -58,7 +58,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// If it is not in the slice.
-    pub(super) fn at(&self, at: usize) -> *mut T {
+    pub(crate) fn at(&self, at: usize) -> *mut T {
         assert!(at < self.len, "a pointer outside of a shared buffer");
         // SAFETY: in bounds.
         unsafe { self.start.add(at) }

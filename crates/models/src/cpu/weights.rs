@@ -105,12 +105,12 @@ impl PackedModel {
 }
 
 /// The next multiple of `unit`.
-pub(super) fn padded(n: usize, unit: usize) -> usize {
+pub(crate) fn padded(n: usize, unit: usize) -> usize {
     n.div_ceil(unit) * unit
 }
 
 /// The packed format of a stored type; `None` where there are no kernels for it.
-pub(super) fn format_of(stored: WeightType) -> Option<Format> {
+pub(crate) fn format_of(stored: WeightType) -> Option<Format> {
     Some(match stored {
         WeightType::Q4_0 => Format::Q4_0,
         WeightType::Q4_1 => Format::Q4_1,

@@ -234,7 +234,7 @@ fn elements(info: &TensorInfo) -> u64 {
     info.shape.iter().fold(1, |product, &dim| (dim as u64).saturating_mul(product))
 }
 
-fn map(path: &Path) -> Result<Mmap, WeightsError> {
+pub(crate) fn map(path: &Path) -> Result<Mmap, WeightsError> {
     let io = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => WeightsError::NotFound { path: path.to_owned() },
         _ => WeightsError::Io { path: path.to_owned(), source },
