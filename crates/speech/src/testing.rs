@@ -103,8 +103,12 @@ impl Features for Recording {
         self.n_frames
     }
 
+    fn duration(&self) -> f64 {
+        self.n_frames as f64 / 100.0
+    }
+
     fn window(&mut self, start: usize, content: Range<usize>, out: &mut [f32]) -> Result<(), SpeechError> {
-        assert!(content.end <= self.n_frames && content.start >= start);
+        assert!(content.end <= self.n_frames && content.start == start && content.len() <= out.len() / 2);
         let frames = out.len() / 2;
         for (frame, value) in out[frames..].iter_mut().enumerate() {
             let inside = content.contains(&(start + frame));
