@@ -181,7 +181,7 @@ impl Service {
     /// The models of the Hugging Face cache that could be loaded.
     pub fn list_cached(&self) -> Result<Vec<CachedModel>, CoreError> {
         let mut types = tsserve_models::config::SUPPORTED_MODEL_TYPES.to_vec();
-        types.push(tsserve_models::whisper::MODEL_TYPE);
+        types.push("whisper");
         Ok(scan_cache(&HubConfig::from_env(), &types))
     }
 

@@ -103,8 +103,12 @@ impl Features for Recording {
         self.n_frames
     }
 
+    fn duration(&self) -> f64 {
+        self.n_frames as f64 / 100.0
+    }
+
     fn window(&mut self, start: usize, content: Range<usize>, out: &mut [f32]) -> Result<(), SpeechError> {
-        assert!(content.end <= self.n_frames && content.start >= start);
+        assert!(content.end <= self.n_frames && content.start == start && content.len() <= out.len() / 2);
         let frames = out.len() / 2;
         for (frame, value) in out[frames..].iter_mut().enumerate() {
             let inside = content.contains(&(start + frame));
@@ -119,6 +123,15 @@ impl Features for Recording {
     fn speech(&mut self) -> Result<Vec<Range<usize>>, SpeechError> {
         Ok(self.speech.clone())
     }
+}
+
+/// Scores of tokens each of which looks at a range of positions.
+pub fn attend(tokens: usize, positions: usize, at: impl Fn(usize) -> Range<usize>) -> Vec<f32> {
+    let score = |token: usize, position: usize| if at(token).contains(&position) { 5.0 } else { 0.0 };
+    (0..tokens)
+        .flat_map(|token| (0..positions).map(move |position| (token, position)))
+        .map(|(t, p)| score(t, p))
+        .collect()
 }
 
 /// What the scripted network is asked: a window and all tokens of a hypothesis.
@@ -141,14 +154,16 @@ impl Asked<'_> {
     }
 }
 
+/// Scores of the tokens of a window by one head.
+type Attention<'a> = Box<dyn Fn(&Asked<'_>, (usize, usize)) -> Vec<f32> + Send + 'a>;
 type Script<'a> = Box<dyn FnMut(&Asked<'_>, &mut [f32]) + Send + 'a>;
 
 /// A network that a closure plays: it writes the logits after the tokens it is shown. Misuse panics.
 pub struct Scripted<'a> {
     shape: NetworkShape,
     script: Script<'a>,
-    /// Cross-attention scores of a token at a position; by default it looks at its own place of equal pieces.
-    pub attention: Option<fn(usize, usize) -> f32>,
+    /// Cross-attention scores of a head, `[tokens][positions]`; by default each token looks at its own ten positions.
+    pub attention: Option<Attention<'a>>,
     audios: HashMap<u32, (usize, usize)>,
     caches: HashMap<u32, Vec<u32>>,
     next: u32,
@@ -292,15 +307,14 @@ impl WhisperNetwork for Scripted<'_> {
         }
         scores.clear();
         let positions = self.shape.audio_context;
-        let default = |token: usize, position: usize| if position / 10 == token { 5.0 } else { 0.0 };
-        for _ in heads {
-            for token in 0..tokens.len() {
-                scores.extend((0..positions).map(|position| match self.attention {
-                    Some(attention) => attention(token, position),
-                    None => default(token, position),
-                }));
+        let asked = Asked { start: self.audios[&audio.0].0, tokens };
+        for &head in heads {
+            match &self.attention {
+                Some(attention) => scores.extend(attention(&asked, head)),
+                None => scores.extend(attend(tokens.len(), positions, |token| token * 10..token * 10 + 10)),
             }
         }
+        assert_eq!(scores.len(), heads.len() * tokens.len() * positions);
         Ok(())
     }
 }

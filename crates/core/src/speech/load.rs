@@ -64,7 +64,8 @@ pub(crate) fn load(
         (_, dtype) => dtype == Some(Dtype::F32),
     };
     let config = checkpoint.config.clone();
-    let weight_bytes = checkpoint.file_bytes();
+    let sizes = checkpoint.weight_files().into_iter().filter_map(|file| file.metadata().ok());
+    let weight_bytes: u64 = sizes.map(|metadata| metadata.len()).sum();
     check_weights(&resolved.id, weight_bytes, available_memory()).map_err(CoreError::TooLarge)?;
     let level = level()?;
     let threads = options.threads.unwrap_or_else(thread_count);
@@ -74,8 +75,6 @@ pub(crate) fn load(
         WhisperOptions {
             level,
             threads,
-            exact,
-            quantization: options.quantization,
             max_windows: MAX_RUNNING * WINDOWS_EACH,
             max_caches: MAX_RUNNING * CACHES_EACH,
             pool: ComputePool::process(),
@@ -90,10 +89,10 @@ pub(crate) fn load(
         kind: ModelKind::Speech,
         languages: tokens.languages.iter().map(|(code, _)| code.clone()).collect(),
         family: "whisper".to_owned(),
-        weight_format: network.weight_format(&checkpoint),
-        parameters: checkpoint.n_parameters(),
-        weight_bytes: network.weight_bytes() as u64,
-        bytes_per_token: network.bytes_per_token() as u64,
+        weight_format: String::new(),
+        parameters: 0,
+        weight_bytes: weight_bytes,
+        bytes_per_token: weight_bytes,
         operations_per_prompt_token: None,
         answer_token_seconds: None,
         prompt_token_seconds: None,

@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn nothing_has_no_frames() {
-        assert_eq!(LogMel::new(80).whole(&[0.5; 159]), []);
-        assert_eq!(LogMel::new(80).window(&[], 0), []);
+        assert!(LogMel::new(80).whole(&[0.5; 159]).is_empty());
+        assert!(LogMel::new(80).window(&[], 0).is_empty());
         let silence = LogMel::new(80).window(&[], 2);
         assert!(silence.iter().all(|&value| value == -1.5));
     }

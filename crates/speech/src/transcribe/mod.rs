@@ -46,7 +46,7 @@ pub fn transcribe(
 ) -> Result<(), SpeechError> {
     let language = options::check(options, tokens, network.shape())?;
     let n_frames = features.n_frames();
-    emit(TranscriptEvent::Started { duration: seconds(n_frames) });
+    emit(TranscriptEvent::Started { duration: features.duration() });
     let decoder = Decoder::new(network.shape(), tokens, vocabulary, options);
     let session = Session::new(network, cancelled);
     let mut run = Run {
@@ -100,16 +100,12 @@ impl Run<'_> {
         self.session.shape().window_frames
     }
 
-    /// Encodes windows of content, each of at most `window_frames`, which silence follows.
+    /// Encodes windows, each of at most `window_frames`; what is missing is filled with zeros, as in the original.
     fn encode(&mut self, windows: &[Range<usize>]) -> Result<Vec<AudioId>, SpeechError> {
         let (n_mels, frames) = (self.session.shape().n_mels, self.window_frames());
         self.mels.resize(windows.len() * n_mels * frames, 0.0);
         for (window, mel) in windows.iter().zip(self.mels.chunks_exact_mut(n_mels * frames)) {
             self.features.window(window.start, window.clone(), mel)?;
-            if self.decoder.options.rules == Rules::Transformers {
-                // Which pads features with zeros, not the recording with silence.
-                mel.chunks_exact_mut(frames).for_each(|row| row[window.len()..].fill(0.0));
-            }
         }
         self.session.encode(&self.mels)
     }

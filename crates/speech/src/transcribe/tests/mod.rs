@@ -1,4 +1,5 @@
 mod batched;
+mod openai;
 mod properties;
 mod sequential;
 mod words;

@@ -1,6 +1,6 @@
 use super::{plain, transcribe};
 use crate::TranscribeOptions;
-use crate::testing::{Recording, Scripted, at};
+use crate::testing::{Asked, Recording, Scripted, at, attend};
 
 const ONE: u32 = 256;
 const TWO: u32 = 257;
@@ -40,16 +40,16 @@ fn the_next_window_begins_after_the_last_word() {
 #[test]
 fn made_up_words_before_silence_are_dropped() {
     // Words of 20 ms are improbable.
-    let attention = |token: usize, position: usize| if position == 60 + token { 5.0 } else { 0.0 };
+    let attention = |asked: &Asked<'_>, _| attend(asked.tokens.len(), 100, |token| 60 + token..61 + token);
     let says =
         |start: usize| if start < 100 { vec![at(0), ONE, TWO, THREE, at(190)] } else { vec![at(0), ONE, at(100)] };
     let mut network = Scripted::saying(100, says);
-    network.attention = Some(attention);
+    network.attention = Some(Box::new(attention));
     let kept = transcribe(&mut network, &mut Recording::new(200), &timed()).unwrap();
     assert_eq!(kept.segments.len(), 1);
     let strict = TranscribeOptions { hallucination_silence_threshold: Some(0.5), ..timed() };
     let mut network = Scripted::saying(100, says);
-    network.attention = Some(attention);
+    network.attention = Some(Box::new(attention));
     transcribe(&mut network, &mut Recording::new(200), &strict).unwrap();
     assert!(network.encoded.len() > 1, "the silence before them is skipped and the rest heard again");
 }
