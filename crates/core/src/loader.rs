@@ -13,7 +13,7 @@ use tsserve_models::weights::ModelFiles;
 use tsserve_text::{GgufTokenizer, Tokenizer};
 
 use crate::error::CoreError;
-use crate::hub::{HubConfig, HubProgress, ModelSpec, resolve};
+use crate::hub::{HubConfig, HubProgress, ModelSpec, ResolvedModel, resolve};
 use crate::machine::thread_count;
 use crate::memory::{KvRequest, available_memory, check_weights, plan_kv};
 use crate::model::Model;

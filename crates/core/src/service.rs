@@ -68,10 +68,11 @@ impl Service {
         let sink = Arc::clone(&self.sink);
         let model = catch_unwind(AssertUnwindSafe(|| loader::load(handle, options, sink, progress, cancel)))
             .unwrap_or_else(|panic| Err(CoreError::from_panic(&*panic)))?;
+        let model = Handle::new(model);
         let info = model.info().clone();
         // What reading and tokenizer building left behind.
         release_freed_memory();
-        lock(&self.models).insert(handle, Handle::new(model));
+        lock(&self.models).insert(handle, model);
         // Closed meanwhile: nobody would ever unload it.
         if self.closed.load(Ordering::SeqCst) {
             let model = lock(&self.models).remove(&handle);

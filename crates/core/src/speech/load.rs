@@ -8,7 +8,7 @@ use std::time::Instant;
 use tsserve_engine::ComputePool;
 use tsserve_models::candle::{DeviceKind, Dtype};
 use tsserve_models::whisper::{WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperSpecialIds};
-use tsserve_speech::{Chunking, SpecialTokens};
+use tsserve_speech::SpecialTokens;
 use tsserve_text::Tokenizer;
 
 use super::cpu_whisper::CpuWhisper;
