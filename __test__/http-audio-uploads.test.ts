@@ -146,9 +146,9 @@ describe('uploads', () => {
       headers,
       body: (async function* () {
         yield body;
-      })() as unknown as Uint8Array,
+      })(),
       duplex: 'half',
-    } as RequestInit);
+    });
     expect(response.status).to.equal(413);
     expect((await app.form(PATH, {}, [MODEL, { ...RECORDING, value: Buffer.alloc(MIB) }])).status).to.equal(200);
     await leftNothing();

@@ -15,6 +15,7 @@ import { ANSWER_EXTRAS } from '../ts/protocol/answer-extras.js';
 import type { FieldTable } from '../ts/protocol/field-table.js';
 import { GENERATION_CONFIG_FIELDS } from '../ts/protocol/generation-config.js';
 import { RESPONSE_EVENT_TYPES } from '../ts/protocol/response-events.js';
+import { TRANSCRIPT_EVENT_TYPES } from '../ts/protocol/transcripts.js';
 
 const docs = new URL('../docs/', import.meta.url);
 
@@ -63,6 +64,12 @@ ${RESPONSE_EVENT_TYPES.map((type) => `- ${code(type)}`).join('\n')}
 
 They come as server-sent events whose \`event:\` is the type, then \`data: [DONE]\`; over a WebSocket as one text frame each,
 and what is wrong with a frame of the client as \`{"type":"error","status":…,"error":{…}}\`.
+
+## Events of a streamed transcription
+
+${TRANSCRIPT_EVENT_TYPES.map((type) => `- ${code(type)}`).join('\n')}
+
+They come as \`data:\` alone, then \`data: [DONE]\`. [transcription.md](transcription.md) says more.
 `;
 }
 

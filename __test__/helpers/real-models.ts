@@ -14,6 +14,35 @@ export function realModelPath(id: string): string {
   return file;
 }
 
+/** A speech model's folder, likewise. */
+export function realSpeechPath(id: string): string {
+  const folder = process.env.TSSERVE_WEIGHTS_DIR ?? path.join(root, '.tsserve', 'weights');
+  const model = path.join(folder, id);
+  if (!existsSync(path.join(model, 'tokenizer.json'))) {
+    throw new Error(`${model} is missing: fetch the weights with 'node scripts/weights.mjs --all'`);
+  }
+  return model;
+}
+
+/** Clips of read speech (16 kHz, mono, 16 bit), by the end of their names. */
+export function clipPath(clip: '0870' | '0880'): string {
+  return path.join(root, 'fixtures', 'inputs', 'speech', `sense_${clip}.wav`);
+}
+
+export interface RealClip {
+  readonly seconds: number;
+  readonly greedy_text: string;
+  readonly segments: readonly {
+    readonly words: readonly { readonly word: string; readonly start: number; readonly end: number }[];
+  }[];
+}
+
+/** What whisper-base must hear in the clips, by transformers and faster-whisper in f32. */
+export function realClips(): Readonly<Record<'0870' | '0880', RealClip>> {
+  const file = readFileSync(path.join(root, 'fixtures', 'real', 'whisper-base.json'), 'utf8');
+  return (JSON.parse(file) as { readonly clips: Readonly<Record<'0870' | '0880', RealClip>> }).clips;
+}
+
 export interface RealCase {
   readonly kind: 'chat' | 'completion';
   readonly text: string;

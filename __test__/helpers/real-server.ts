@@ -16,8 +16,13 @@ export interface RealServer {
 
 /** Serves real weights on a free port of the loopback interface. */
 export async function startRealServer(id: string, options: Omit<LoadOptions, 'model'> = {}): Promise<RealServer> {
+  return serveModel({ model: realModelPath(id), ...options });
+}
+
+/** The same of any model. */
+export async function serveModel(pinned: LoadOptions): Promise<RealServer> {
   const engine = createNativeEngine();
-  const registry = createRegistry({ engine, pinned: { model: realModelPath(id), ...options }, defaults: {} });
+  const registry = createRegistry({ engine, pinned, defaults: {} });
   const server = createHttpServer(createApp({ registry }));
   const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
   const watch = watchServer(server);

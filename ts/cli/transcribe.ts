@@ -8,7 +8,6 @@ import { QUANTIZATIONS, type Device, type Dtype, type Quantization } from '../en
 import { MAX_BEAMS, MAX_BEST_OF, TRANSCRIPT_FORMATS, type TranscriptFormat } from '../protocol/transcriptions.js';
 import { CliFailure, systemCode } from './failure.js';
 import { INTERRUPTED, type TranscribeJob, transcribeFiles } from './transcribe-files.js';
-import { STDIN } from './transcript-output.js';
 import { decimal, wholeNumber } from './values.js';
 
 export interface TranscribeFlags {
@@ -150,6 +149,8 @@ async function run(job: TranscribeJob): Promise<number> {
     if (stop.signal.aborted) process.exit(INTERRUPTED);
     stop.abort();
   };
+  // A read that waits for more would wait on.
+  stop.signal.addEventListener('abort', () => process.stdin.destroy());
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
   // Whoever reads has seen enough (`… | head`).
   process.stdout.on('error', (error) => {
@@ -161,7 +162,6 @@ async function run(job: TranscribeJob): Promise<number> {
     return await transcribeFiles(engine, job, process, stop.signal);
   } finally {
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
-    if (job.files.includes(STDIN)) process.stdin.destroy();
     await engine.close();
   }
 }

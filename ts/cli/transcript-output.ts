@@ -55,7 +55,8 @@ export class TranscriptOutput {
   }
 
   segment({ text }: TranscribedSegment): void {
-    if (this.#options.format === 'text' && !this.#isToFiles) this.#write(lineOf(text));
+    const line = lineOf(text);
+    if (line !== '' && this.#options.format === 'text' && !this.#isToFiles) this.#write(line);
   }
 
   /** @throws CliFailure */

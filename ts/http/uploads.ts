@@ -60,8 +60,10 @@ export class Upload implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#chunks = [];
     if (this.#folder === undefined) return;
-    // On Windows a file that is still read can be deleted only a little later.
-    await rm(this.#folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    // On Windows a file that is still read can be deleted only a little later. What stays after all is swept at a later
+    // start: an answer that is out must not fail of it.
+    const patience = { maxRetries: 10, retryDelay: 100 };
+    await rm(this.#folder, { recursive: true, force: true, ...patience }).catch(() => undefined);
   }
 
   async #spill(): Promise<FileHandle> {
