@@ -17,7 +17,7 @@ const ours: Readonly<Record<string, { readonly mayUse: readonly string[]; readon
   'tsserve-kernels': { mayUse: [], never: /^(candle|tokenizers|napi|hf-hub)/ },
   'tsserve-text': { mayUse: [], never: /^(candle|napi|hf-hub)/ },
   'tsserve-models': { mayUse: ['tsserve-engine', 'tsserve-kernels'], never: /^(tokenizers|napi|hf-hub)/ },
-  'tsserve-speech': { mayUse: ['tsserve-models'], never: /^(candle|tokenizers|napi|hf-hub)/ },
+  'tsserve-speech': { mayUse: [], never: /^(candle|tokenizers|napi|hf-hub)/ },
   'tsserve-core': {
     mayUse: ['tsserve-engine', 'tsserve-models', 'tsserve-speech', 'tsserve-text'],
     never: /^(candle|tokenizers|napi)/,
