@@ -21,6 +21,11 @@ export interface Form extends AsyncDisposable {
 
 /** Bytes around the parts and of headers of parts. */
 const FRAME_BYTES = 256 * 1024;
+/** Files of one form, most of which are not wanted. */
+const MAX_FILES = 8;
+/** Headers of one part, and their bytes. */
+const MAX_PART_HEADERS = 32;
+const MAX_PART_HEADER_BYTES = 16 * 1024;
 
 /**
  * @param fileField name of the one file that is kept; other files are not wanted and are told to `warn`
@@ -62,9 +67,9 @@ function createParser(req: IncomingMessage, limits: HttpLimits, fileField: strin
         fileSize: limits.maxUploadBytes,
         fieldSize: limits.maxFieldBytes,
         fields: limits.maxFormFields,
-        files: 8,
-        headerPairs: 32,
-        headerSize: 16 * 1024,
+        files: MAX_FILES,
+        headerPairs: MAX_PART_HEADERS,
+        headerSize: MAX_PART_HEADER_BYTES,
       },
     });
   } catch (error) {
@@ -123,7 +128,7 @@ class FormReader implements Form {
         else this.#takeField(name, value);
       });
       parser.on('fieldsLimit', () => fail(brokenForm(`it has more than ${limits.maxFormFields} fields`)));
-      parser.on('filesLimit', () => fail(brokenForm('it has more than 8 files')));
+      parser.on('filesLimit', () => fail(brokenForm(`it has more than ${MAX_FILES} files`)));
       parser.on('error', () => fail(brokenForm('it ends before its closing boundary, or is no multipart form at all')));
       parser.on('finish', () => {
         stop();
