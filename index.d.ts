@@ -21,7 +21,9 @@ export declare class NativeEngine {
   unload(model: number): Promise<undefined | BindingError>
   /** Starts a generation under `id`, chosen by the caller and never used twice. Its events begin after this. */
   generate(id: number, model: number, request: BindingGenerateRequest): Promise<undefined | BindingError>
-  /** Stops a generation, whatever it is doing. Unknown ids are ignored. */
+  /** Starts a transcription under `id`, chosen by the caller and never used twice. Its events begin after this. */
+  transcribe(id: number, model: number, request: BindingTranscriptionRequest): Promise<undefined | BindingError>
+  /** Stops a generation or transcription, whatever it is doing. Unknown ids are ignored. */
   cancel(id: number): void
   /** Lets a generation run for `tokens` more. */
   grant(id: number, tokens: number): void
@@ -43,6 +45,16 @@ export interface BindingAlternative {
   text: string
   bytes: Array<number>
   logprob: number
+}
+
+/** How a recording is cut at silence. */
+export interface BindingBatchedChunking {
+  /** Windows decoded together. */
+  batch?: number
+  /** 0..1 */
+  threshold?: number
+  prefixPaddingMs?: number
+  silenceDurationMs?: number
 }
 
 /** What is added to a token's logit. */
@@ -83,11 +95,11 @@ export interface BindingError {
   retryAfter?: number
 }
 
-/** One thing that happened to one generation; which fields are set follows from `type`. */
+/** One thing that happened to one generation or transcription; which fields are set follows from `type`. */
 export interface BindingEvent {
-  /** The id that `generate` was called with. */
+  /** The id that `generate` or `transcribe` was called with. */
   id: number
-  type: 'started' | 'prefill' | 'prompt' | 'delta' | 'finished' | 'failed'
+  type: 'started' | 'prefill' | 'prompt' | 'delta' | 'finished' | 'failed' | 'audio_started' | 'language' | 'segment' | 'audio_progress' | 'transcribed'
   /** started, finished: tokens. */
   promptTokens?: number
   /** started, finished: tokens of the prompt that came from the prefix cache. */
@@ -110,7 +122,19 @@ export interface BindingEvent {
   queuedSeconds?: number
   prefillSeconds?: number
   decodeSeconds?: number
-  /** failed: one of `EngineErrorCode`. */
+  /** audio_started: seconds. */
+  duration?: number
+  /** language: its English name, lower case. */
+  name?: string
+  /** language: 0..1 if it was detected. */
+  probability?: number
+  segment?: BindingSegment
+  /** audio_progress: seconds of the recording that are done. */
+  seconds?: number
+  /** transcribed: positions of encoded audio, and tokens of the transcript. */
+  audioTokens?: number
+  textTokens?: number
+  /** failed: one of `EngineErrorCode`; language: its ISO code. */
   code?: string
   /** failed: one sentence. */
   message?: string
@@ -143,6 +167,9 @@ export interface BindingGenerateRequest {
 export interface BindingLoadedModel {
   handle: number
   id: string
+  kind: 'text' | 'speech'
+  /** Of a speech model: ISO codes of what it hears; empty where it knows English only. */
+  languages: Array<string>
   family: string
   weightFormat: string
   parameters: number
@@ -178,7 +205,7 @@ export interface BindingLoadedModel {
 
 /** How to load a model; unset fields are derived from the machine and the model. */
 export interface BindingLoadOptions {
-  /** A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`. */
+  /** A local folder, a local file of weights, `repo`, `repo@revision` or `repo:file.gguf`. */
   model: string
   /** `model` names a model of the hub even where a local path of that name exists. */
   hubOnly?: boolean
@@ -262,6 +289,24 @@ export interface BindingSampling {
   seed?: number
 }
 
+/** A piece of a transcript; times in seconds of the recording. */
+export interface BindingSegment {
+  id: number
+  /** Frame of 10 ms at which its window began. */
+  seek: number
+  start: number
+  end: number
+  text: string
+  tokens: Array<number>
+  temperature: number
+  avgLogprob: number
+  compressionRatio: number
+  noSpeechProb: number
+  /** If they were asked for. */
+  words?: Array<BindingWord>
+  logprobs?: Array<BindingTranscribedToken>
+}
+
 /** Counts of one model's engine. */
 export interface BindingStats {
   /** Sequences that run. */
@@ -283,4 +328,46 @@ export interface BindingToken {
   bytes: Array<number>
   logprob?: number
   top?: Array<BindingAlternative>
+}
+
+/** A token of a transcript with its log-probability. */
+export interface BindingTranscribedToken {
+  id: number
+  text: string
+  bytes: Array<number>
+  logprob: number
+}
+
+/** What is to be written down, and how. Exactly one of `path` and `bytes` is set. */
+export interface BindingTranscriptionRequest {
+  path?: string
+  /** Copied: they may change after the call. */
+  bytes?: Uint8Array
+  /** With `bytes`: helps to recognise the format. */
+  name?: string
+  task?: 'transcribe' | 'translate'
+  /** ISO code or English name. */
+  language?: string
+  prompt?: string
+  carryPrompt?: boolean
+  temperature?: number
+  beamSize?: number
+  bestOf?: number
+  timestamps?: boolean
+  wordTimestamps?: boolean
+  conditionOnPreviousText?: boolean
+  /** Seconds. */
+  hallucinationSilenceThreshold?: number
+  /** Unset: window after window. */
+  batched?: BindingBatchedChunking
+  skipSilence?: boolean
+  logprobs?: boolean
+  seed?: number
+}
+
+export interface BindingWord {
+  word: string
+  start: number
+  end: number
+  probability: number
 }

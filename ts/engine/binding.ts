@@ -10,7 +10,6 @@ import type {
   BindingToken,
   NativeEngine,
 } from '../../index.js';
-import type { BindingSpeechEvent } from './transcription.js';
 import {
   EngineError,
   type Constraint,
@@ -26,8 +25,6 @@ import {
 
 /** Tokens a generation may run ahead of its reader. */
 export const CREDIT = 256;
-
-export type NativeEvent = BindingEvent | BindingSpeechEvent;
 
 export function toBinding(request: GenerateRequest): Parameters<NativeEngine['generate']>[2] {
   const { prompt, sampling, constraint, stop, stopTokenIds } = request;
@@ -109,8 +106,8 @@ export function toEvent(event: BindingEvent): GenerationEvent | undefined {
       } as const;
       return event.stopString === undefined ? finished : { ...finished, stopString: event.stopString };
     }
-    case 'failed':
-      // Ended the request before it came here.
+    default:
+      // Of a transcription; `failed` has ended its request before it comes here.
       return undefined;
   }
 }
@@ -127,16 +124,9 @@ export function toProgress(progress: BindingLoadProgress): LoadProgress {
     : { stage: 'weights', done, total };
 }
 
-/** What the binding tells of a model beside what all models have. */
-interface SpeechFacts {
-  readonly kind?: LoadedModel['kind'];
-  readonly languages?: readonly string[];
-}
-
-export function toLoadedModel(model: BindingLoadedModel & SpeechFacts): LoadedModel {
+export function toLoadedModel(model: BindingLoadedModel): LoadedModel {
   const { chatTemplate, chatTemplates, generationConfig, ...rest } = model;
   return {
-    kind: 'text',
     ...rest,
     ...(chatTemplate === undefined ? {} : { chatTemplate }),
     ...(chatTemplates.length === 0
@@ -149,7 +139,7 @@ export function toLoadedModel(model: BindingLoadedModel & SpeechFacts): LoadedMo
 }
 
 /** The error that an event ends its request with, if it does. */
-export function failureOf(event: NativeEvent): EngineError | undefined {
+export function failureOf(event: BindingEvent): EngineError | undefined {
   if (event.type === 'failed') return new EngineError(toCode(event.code), event.message ?? 'the request failed');
   return event.type === 'finished' && event.reason === 'aborted'
     ? new EngineError('cancelled', 'the request was cancelled')

@@ -1,27 +1,18 @@
 /** The native engine behind the `Engine` interface: plain data across the border, one message per engine step. */
 
-import type { BindingCachedModel, BindingError, BindingMachineReport, NativeEngine } from '../../index.js';
+import type {
+  BindingCachedModel,
+  BindingError,
+  BindingEvent,
+  BindingMachineReport,
+  NativeEngine,
+} from '../../index.js';
 import { loadAddon } from './addon.js';
-import {
-  CREDIT,
-  failureOf,
-  type NativeEvent,
-  toBinding,
-  toError,
-  toEvent,
-  toLoadedModel,
-  toProgress,
-} from './binding.js';
+import { CREDIT, failureOf, toBinding, toError, toEvent, toLoadedModel, toProgress } from './binding.js';
 import type { EventQueue, EventQueueOptions } from './event-queue.js';
 import { GenerationQueue } from './generation.js';
 import type { Transcription, TranscriptionRequest } from './speech.js';
-import {
-  isSpeechEvent,
-  type SpeechBinding,
-  toBindingTranscription,
-  toTranscriptionEvent,
-  TranscriptionQueue,
-} from './transcription.js';
+import { toBindingTranscription, toTranscriptionEvent, TranscriptionQueue } from './transcription.js';
 import {
   EngineError,
   type CachedModel,
@@ -35,17 +26,14 @@ import {
   type ModelStats,
 } from './types.js';
 
-/** The addon, with what it does for speech. */
-type Native = NativeEngine & SpeechBinding<BindingError>;
-
 /** An engine on this process's devices. The addon is loaded by the first call that needs it. */
 export function createNativeEngine(): Engine {
   return new NativeEngineAdapter();
 }
 
 class NativeEngineAdapter implements Engine {
-  #native: Native | undefined;
-  #opening: Promise<Native> | undefined;
+  #native: NativeEngine | undefined;
+  #opening: Promise<NativeEngine> | undefined;
   #addonNote: string | undefined;
   #closed = false;
   #nextId = 1;
@@ -143,27 +131,27 @@ class NativeEngineAdapter implements Engine {
     await native?.close();
   }
 
-  async #open(device: NonNullable<LoadOptions['device']>): Promise<Native> {
+  async #open(device: NonNullable<LoadOptions['device']>): Promise<NativeEngine> {
     if (this.#closed) throw new EngineError('closed', 'the engine is closed');
     const { addon, note } = await loadAddon(device);
     this.#addonNote = note;
     this.#opening ??= Promise.resolve(
       new addon.NativeEngine((events) => {
         this.#dispatch(events);
-      }) as Native,
+      }),
     );
     this.#native = await this.#opening;
     return this.#native;
   }
 
-  #ready(): Native {
+  #ready(): NativeEngine {
     if (this.#closed) throw new EngineError('closed', 'the engine is closed');
     if (this.#native === undefined) throw new EngineError('closed', 'no model is loaded');
     return this.#native;
   }
 
   /** What a queue does when its reader leaves. */
-  #leaving(native: Native, id: number, signal?: AbortSignal): EventQueueOptions {
+  #leaving(native: NativeEngine, id: number, signal?: AbortSignal): EventQueueOptions {
     const onCancel = (): void => {
       native.cancel(id);
       this.#forget(id);
@@ -185,17 +173,15 @@ class NativeEngineAdapter implements Engine {
   }
 
   /** One message per step: sort its events by request, hand each its share. */
-  #dispatch(events: readonly NativeEvent[]): void {
+  #dispatch(events: readonly BindingEvent[]): void {
     let start = 0;
     while (start < events.length) {
       const id = events[start]?.id ?? 0;
       let end = start + 1;
       while (end < events.length && events[end]?.id === id) end++;
       const own = events.slice(start, end);
-      this.#deliver(id, this.#generations.get(id), own, (event) => (isSpeechEvent(event) ? undefined : toEvent(event)));
-      this.#deliver(id, this.#transcriptions.get(id), own, (event) =>
-        isSpeechEvent(event) ? toTranscriptionEvent(event) : undefined,
-      );
+      this.#deliver(id, this.#generations.get(id), own, toEvent);
+      this.#deliver(id, this.#transcriptions.get(id), own, toTranscriptionEvent);
       start = end;
     }
   }
@@ -203,8 +189,8 @@ class NativeEngineAdapter implements Engine {
   #deliver<Event extends { readonly type: string }>(
     id: number,
     queue: EventQueue<Event> | undefined,
-    events: readonly NativeEvent[],
-    toOwn: (event: NativeEvent) => Event | undefined,
+    events: readonly BindingEvent[],
+    toOwn: (event: BindingEvent) => Event | undefined,
   ): void {
     if (queue === undefined) return;
     const out: Event[] = [];
