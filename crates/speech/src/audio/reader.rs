@@ -16,6 +16,8 @@ use super::{AudioInput, MAX_SECONDS, Result, cut_off, damaged, ebml, isomp4, mpe
 
 /// Samples that one call of `read` appends, about.
 const BLOCK: usize = 16 * 1024;
+/// Packets of one call of `read`, which may be tiny: whoever calls may want to stop.
+const MAX_PACKETS: usize = 256;
 /// Packets at the start of MPEG audio that may need what was before the cut.
 const FIRST_PACKETS: u64 = 4;
 /// Packets in a row of which nothing becomes sound.
@@ -55,7 +57,7 @@ impl AudioReader {
         })
     }
 
-    /// Appends the next samples to `out`, about a second. `false`: there were none left.
+    /// Appends the next samples to `out`, about a second, or none for now. `false`: there were none left.
     ///
     /// # Errors
     /// [`SpeechError::Audio`](crate::SpeechError::Audio): what follows is broken; all later calls fail too. What was
@@ -159,7 +161,10 @@ impl State {
 
     fn read(&mut self, out: &mut Vec<f32>) -> Result<bool> {
         let before = out.len();
-        while !self.ended && out.len() - before < BLOCK {
+        for _ in 0..MAX_PACKETS {
+            if self.ended || out.len() - before >= BLOCK {
+                break;
+            }
             match self.demuxer.next(self.seconds)? {
                 Step::Packet(packet) => self.packet(&packet, out)?,
                 Step::Reset => {
@@ -177,7 +182,7 @@ impl State {
                 self.finish(out)?;
             }
         }
-        Ok(out.len() > before)
+        Ok(out.len() > before || !self.ended)
     }
 
     fn packet(&mut self, packet: &Packet, out: &mut Vec<f32>) -> Result<()> {
