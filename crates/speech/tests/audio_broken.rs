@@ -214,6 +214,21 @@ fn streams_may_end_anywhere() {
     assert!((16_000..47_840).contains(&samples.len()), "{}", samples.len());
 }
 
+#[test]
+fn tags_around_the_sound_do_not_matter() {
+    let id3v2 = [b"ID3\x03\0\0\0\0\x01\x00".to_vec(), vec![0; 128]].concat();
+    let id3v1 = [b"TAG".to_vec(), vec![b' '; 125]].concat();
+    // Header, one item of 8 bytes that is looked at by nobody, footer: 40 bytes are counted.
+    let ends =
+        |flags: u8| [b"APETAGEX\xd0\x07\0\0\x28\0\0\0\x01\0\0\0\0\0\0".to_vec(), vec![flags], vec![0; 8]].concat();
+    let ape = [ends(0xa0), vec![b'x'; 8], ends(0x80)].concat();
+    for name in ["16k.flac", "mono.mp3", "44k_stereo.mp3", "aac.aac", "aac.m4a", "vorbis.ogg", "s16.wav"] {
+        let whole = decode(&input(file(name))).unwrap();
+        let tagged = [id3v2.clone(), id3v2.clone(), file(name), ape.clone(), id3v1.clone()].concat();
+        assert!(decode(&input(tagged)).unwrap() == whole, "{name}");
+    }
+}
+
 fn without_lame_header(mp3: &[u8]) -> Vec<u8> {
     let info = mp3.windows(4).position(|w| w == b"Info" || w == b"Xing").unwrap();
     let next = mp3[info..].windows(2).position(|w| w == [0xff, 0xf3]).unwrap();
@@ -252,7 +267,8 @@ fn with_replication(adts: &[u8]) -> Vec<u8> {
         for (value, count) in fill {
             bits.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
         }
-        let payload = bits.chunks(8).map(|bits| bits.iter().enumerate().fold(0, |b, (i, &bit)| b | u8::from(bit) << (7 - i)));
+        let payload =
+            bits.chunks(8).map(|bits| bits.iter().enumerate().fold(0, |b, (i, &bit)| b | u8::from(bit) << (7 - i)));
         let payload: Vec<u8> = payload.collect();
         let size = payload.len() + 7;
         let mut header = frame[..7].to_vec();

@@ -14,9 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::{Random, bytes, decode, input, with_ogg_checksums};
-use tsserve_speech::{
-    AudioInput, FeatureOptions, Features, RecordingFeatures, SpeechError, VadOptions, WINDOW_FRAMES,
-};
+use tsserve_speech::{AudioInput, FeatureOptions, Features, RecordingFeatures, SpeechError, VadOptions, WINDOW_FRAMES};
 
 struct Counting;
 
@@ -145,6 +143,17 @@ fn rounds() -> usize {
     asked.unwrap_or(if cfg!(debug_assertions) { 40 } else { 250 })
 }
 
+/// The fixtures, or the files of the folder `TSSERVE_FUZZ_FILES`.
+fn sound_files() -> Vec<(String, Vec<u8>)> {
+    let Some(folder) = std::env::var_os("TSSERVE_FUZZ_FILES") else {
+        return FORMATS.map(|name| (name.to_owned(), bytes(&format!("golden/audio/files/{name}")))).to_vec();
+    };
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let file = |path: std::path::PathBuf| (path.display().to_string(), std::fs::read(&path).unwrap());
+    paths.into_iter().map(file).filter(|(_, whole)| !whole.is_empty()).collect()
+}
+
 fn broken_files_neither_hang_nor_take_memory() {
     let (send, cases) = mpsc::sync_channel::<Vec<u8>>(0);
     let (done, results) = mpsc::channel();
@@ -163,8 +172,7 @@ fn broken_files_neither_hang_nor_take_memory() {
     let seed = std::env::var("TSSERVE_FUZZ_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(20_261_122);
     let mut random = Random(seed);
     let (mut refused, mut all) = (0, 0);
-    for name in FORMATS {
-        let whole = bytes(&format!("golden/audio/files/{name}"));
+    for (name, whole) in sound_files() {
         for round in 0..rounds() {
             let mut case = mutated(&whole, &mut random);
             // A checksum that does not fit would hide all that lies behind it.

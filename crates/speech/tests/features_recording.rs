@@ -18,7 +18,10 @@ fn options() -> FeatureOptions {
 }
 
 fn clip(name: &str) -> Vec<i16> {
-    bytes(&format!("inputs/speech/{name}.wav"))[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect()
+    bytes(&format!("inputs/speech/{name}.wav"))[44..]
+        .chunks_exact(2)
+        .map(|b| i16::from_le_bytes([b[0], b[1]]))
+        .collect()
 }
 
 fn floats(samples: &[i16]) -> Vec<f32> {
@@ -36,7 +39,9 @@ fn long() -> Vec<i16> {
     let clip = clip("sense_0870");
     let times = (KEPT_SECONDS + 40) * 16_000 / clip.len();
     // Each time as loud as nowhere else, so that no window equals another.
-    (0..times).flat_map(|i| clip.iter().map(move |&sample| (f32::from(sample) * (0.4 + i as f32 * 0.01)) as i16)).collect()
+    (0..times)
+        .flat_map(|i| clip.iter().map(move |&sample| (f32::from(sample) * (0.4 + i as f32 * 0.01)) as i16))
+        .collect()
 }
 
 #[test]
