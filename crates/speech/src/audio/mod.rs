@@ -17,8 +17,8 @@
 //!   packet that its decoder refuses, values that are no numbers. Flipped bits that none of these shows stay unnoticed.
 //! - **Half of it**: HE-AAC, of which the decoder would give the lower half of the band only.
 //! - **Nothing**: no audio track, a codec that is not known, no samples.
-//! - **Too much**: rates outside [`MIN_RATE`]`..=`[`MAX_RATE`], more than [`MAX_CHANNELS`] channels, more than
-//!   [`MAX_SECONDS`].
+//! - **Too much**: rates outside [`MIN_RATE`]`..=`[`MAX_RATE`], odd ones above 200 kHz, more than [`MAX_CHANNELS`]
+//!   channels, more than [`MAX_SECONDS`].
 //!
 //! Containers are walked once before anything is decoded (one file per container in this folder), because the demuxers
 //! pass over damage silently. A panic in a library becomes a refusal.
