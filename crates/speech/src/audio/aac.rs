@@ -101,7 +101,9 @@ fn ends_with_extension(packet: &[u8]) -> bool {
             _ => None,
         };
         // 13 and 14: spectral band replication without and with a checksum.
-        bits(packet, at, 3) == Some(FILL) && told == Some(count) && matches!(bits(packet, at + header, 4), Some(13 | 14))
+        bits(packet, at, 3) == Some(FILL)
+            && told == Some(count)
+            && matches!(bits(packet, at + header, 4), Some(13 | 14))
     };
     (1..15).any(|count| is(7, count)) || (15..=269).any(|count| is(15, count))
 }
@@ -132,7 +134,9 @@ mod tests {
             push(usize::from(byte), 8);
         }
         push(7, 3);
-        all.chunks(8).map(|bits| bits.iter().enumerate().fold(0, |byte, (i, &bit)| byte | u8::from(bit) << (7 - i))).collect()
+        all.chunks(8)
+            .map(|bits| bits.iter().enumerate().fold(0, |byte, (i, &bit)| byte | u8::from(bit) << (7 - i)))
+            .collect()
     }
 
     #[test]

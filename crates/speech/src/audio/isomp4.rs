@@ -56,7 +56,8 @@ pub(super) fn check(mut source: Source) -> Result<Vec<Edit>> {
 fn edit(source: &mut Source, track: Box, movie_scale: Option<u32>) -> Result<Option<Edit>> {
     let inside = within(source, track)?;
     let find = |boxes: &[Box], kind: &[u8; 4]| boxes.iter().find(|found| &found.kind == kind).copied();
-    let (Some(header), Some(media), Some(edits)) = (find(&inside, b"tkhd"), find(&inside, b"mdia"), find(&inside, b"edts"))
+    let (Some(header), Some(media), Some(edits)) =
+        (find(&inside, b"tkhd"), find(&inside, b"mdia"), find(&inside, b"edts"))
     else {
         return Ok(None);
     };
@@ -65,7 +66,8 @@ fn edit(source: &mut Source, track: Box, movie_scale: Option<u32>) -> Result<Opt
     let header = read(source, header)?;
     let scale = timescale(&read(source, media_header)?);
     let list = read(source, list)?;
-    let parts = (header.first().and_then(|version| field(&header, if *version == 1 { 20 } else { 12 })), scale, movie_scale);
+    let parts =
+        (header.first().and_then(|version| field(&header, if *version == 1 { 20 } else { 12 })), scale, movie_scale);
     let (Some(track), Some(scale), Some(movie_scale)) = parts else { return Ok(None) };
 
     let wide = list.first() == Some(&1);
@@ -126,7 +128,9 @@ fn children(source: &mut Source, mut at: u64, end: Option<u64>) -> Result<Vec<Bo
         }
         let (size, header) = match field(&head, 0).unwrap_or(0) {
             0 => (limit - at, 8),
-            1 => (u64::from_be_bytes([head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15]]), 16),
+            1 => {
+                (u64::from_be_bytes([head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15]]), 16)
+            }
             size => (u64::from(size), 8),
         };
         if size < header || found.len() == MAX_BOXES {

@@ -168,7 +168,8 @@ fn promised_frames(head: &[u8]) -> Option<u64> {
     let flags = u32::from_be_bytes(*tag.get(4..)?.first_chunk()?);
     let frames = u32::from_be_bytes(*tag.get(8..)?.first_chunk()?);
     // Frames, bytes, table of contents and quality precede the encoder's name.
-    let name = tag.get(8 + [0, 4, 4, 8, 100, 104, 104, 108][flags as usize & 7] + if flags & 8 == 0 { 0 } else { 4 }..)?;
+    let name =
+        tag.get(8 + [0, 4, 4, 8, 100, 104, 104, 108][flags as usize & 7] + if flags & 8 == 0 { 0 } else { 4 }..)?;
     (flags & 1 == 1 && (name.starts_with(b"LAME") || name.starts_with(b"Lav"))).then_some(u64::from(frames))
 }
 

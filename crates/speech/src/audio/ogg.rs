@@ -75,7 +75,8 @@ pub(super) fn check(source: Source) -> Result<()> {
 
 /// Granule position, serial number, sequence number and checksum.
 fn fields(page: &[u8]) -> [u64; 4] {
-    [6..14, 14..18, 18..22, 22..26].map(|range| page[range].iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte)))
+    [6..14, 14..18, 18..22, 22..26]
+        .map(|range| page[range].iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte)))
 }
 
 fn rate(packet: &[u8]) -> Option<u32> {

@@ -39,7 +39,13 @@ impl Head {
         };
         // Decibels in steps of 1/256.
         let gain = 10f32.powf(f32::from(gain) / (20.0 * 256.0));
-        Some(Self { channels: usize::from(channels), pre_skip: in_samples(u64::from(pre_skip)) as u32, gain, family, streams })
+        Some(Self {
+            channels: usize::from(channels),
+            pre_skip: in_samples(u64::from(pre_skip)) as u32,
+            gain,
+            family,
+            streams,
+        })
     }
 }
 

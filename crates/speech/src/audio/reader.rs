@@ -188,7 +188,9 @@ impl State {
         let rate = match self.decoder.decode(packet, &mut self.mono) {
             Ok(rate) => rate,
             Err(Failure::Refused(error)) => return Err(error),
-            Err(Failure::Packet(_)) if self.format == Format::Mpeg && self.frames == 0 && self.packets <= FIRST_PACKETS => {
+            Err(Failure::Packet(_))
+                if self.format == Format::Mpeg && self.frames == 0 && self.packets <= FIRST_PACKETS =>
+            {
                 return Ok(());
             }
             Err(Failure::Packet(what)) => return Err(damaged(&what, Some(self.seconds))),
@@ -227,7 +229,10 @@ impl State {
                 Format::Mpeg => u64::from(self.track.delay.unwrap_or(0)),
                 // Time before 0 is the codec's delay.
                 Format::Matroska if packet.pts.is_negative() => {
-                    let base = self.track.time_base.map_or(0.0, |base| f64::from(base.numer.get()) / f64::from(base.denom.get()));
+                    let base = self
+                        .track
+                        .time_base
+                        .map_or(0.0, |base| f64::from(base.numer.get()) / f64::from(base.denom.get()));
                     frames(packet.pts.get().unsigned_abs() as f64 * base)
                 }
                 _ => 0,
@@ -272,4 +277,3 @@ impl State {
         }
     }
 }
-

@@ -39,7 +39,8 @@ pub(super) fn check_wav(source: &mut Source) -> Result<Vec<Patch>> {
             }
             b"data" => {
                 let there = len - body;
-                let open = size >= PLACEHOLDER || (size == 0 && (riff_size >= PLACEHOLDER || u64::from(riff_size) <= at));
+                let open =
+                    size >= PLACEHOLDER || (size == 0 && (riff_size >= PLACEHOLDER || u64::from(riff_size) <= at));
                 let promised = match long_size {
                     Some(promised) if size == u32::MAX => Some(promised),
                     _ if open && there < u64::from(size) => None,

@@ -58,9 +58,9 @@ impl MelFilters {
 
     /// Energy in each filter, of the power in each of 201 bins.
     pub(super) fn apply<'a>(&'a self, power: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
-        self.filters.iter().map(|filter| {
-            filter.weights.iter().zip(&power[filter.first..]).map(|(weight, power)| weight * power).sum()
-        })
+        self.filters
+            .iter()
+            .map(|filter| filter.weights.iter().zip(&power[filter.first..]).map(|(weight, power)| weight * power).sum())
     }
 }
 

@@ -59,11 +59,7 @@ impl RecordingFeatures {
     /// # Errors
     /// [`SpeechError::Audio`] for audio that cannot be read, [`SpeechError::Cancelled`] once `cancelled` is set: then, and
     /// in all later calls.
-    pub fn open(
-        input: &AudioInput,
-        options: &FeatureOptions,
-        cancelled: Arc<AtomicBool>,
-    ) -> Result<Self, SpeechError> {
+    pub fn open(input: &AudioInput, options: &FeatureOptions, cancelled: Arc<AtomicBool>) -> Result<Self, SpeechError> {
         let mut reader = AudioReader::open(input)?;
         let mut pass = Pass::new(options.n_mels);
         let mut all = Some(Vec::new());

@@ -26,9 +26,11 @@ pub fn tensor(file: &[u8], name: &str) -> (Vec<f32>, Vec<usize>) {
         safetensors::Dtype::F32 => {
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
         }
-        safetensors::Dtype::I16 => {
-            view.data().chunks_exact(2).map(|b| f32::from(i16::from_le_bytes(b.try_into().unwrap())) / 32768.0).collect()
-        }
+        safetensors::Dtype::I16 => view
+            .data()
+            .chunks_exact(2)
+            .map(|b| f32::from(i16::from_le_bytes(b.try_into().unwrap())) / 32768.0)
+            .collect(),
         other => panic!("{name}: {other:?}"),
     };
     (values, view.shape().to_vec())
