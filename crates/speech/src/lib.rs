@@ -29,7 +29,7 @@ pub use features::{
 };
 pub use languages::{language_code, language_name};
 pub use network::{AudioId, CacheId, DecodeRow, NetworkError, NetworkShape, WhisperNetwork};
-pub use options::{Chunking, Rules, Task, Temperature, TranscribeOptions};
+pub use options::{Chunking, MAX_BATCH, MAX_HYPOTHESES, Rules, Task, Temperature, TranscribeOptions};
 pub use transcribe::transcribe;
 pub use transcript::{Segment, TokenLogprob, TranscriptEvent, Word};
 pub use vocabulary::{SpecialTokens, Vocabulary};

@@ -1,5 +1,10 @@
 //! What a caller may say about a transcription.
 
+/// Hypotheses of one window at most.
+pub const MAX_HYPOTHESES: usize = 32;
+/// Windows decoded together at most.
+pub const MAX_BATCH: usize = 64;
+
 /// What is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Task {
@@ -40,7 +45,7 @@ pub enum Chunking {
     Sequential,
     /// At silence, several windows at once, each on its own.
     Batched {
-        /// Windows that are decoded together.
+        /// Windows that are decoded together, up to [`MAX_BATCH`].
         batch: usize,
     },
 }
@@ -56,11 +61,11 @@ pub struct TranscribeOptions {
     /// The prompt precedes every window, not only the first.
     pub carry_prompt: bool,
     pub temperature: Temperature,
-    /// At temperature 0; `None` or 1: greedy.
+    /// At temperature 0; `None` or 1: greedy. Up to [`MAX_HYPOTHESES`].
     pub beam_size: Option<usize>,
     /// How long beams are searched, as a multiple of their number.
     pub patience: f32,
-    /// Above temperature 0; drawn answers of which the likeliest is taken.
+    /// Above temperature 0; drawn answers of which the likeliest is taken. Up to [`MAX_HYPOTHESES`].
     pub best_of: usize,
     /// Without them a window is one segment.
     pub timestamps: bool,
@@ -72,9 +77,9 @@ pub struct TranscribeOptions {
     /// Seconds; with word timestamps: silence around likely hallucinations of which is skipped.
     pub hallucination_silence_threshold: Option<f32>,
     pub chunking: Chunking,
-    /// What nobody speaks in is not decoded.
+    /// What nobody speaks in is not decoded: windows begin and end with speech.
     pub skip_silence: bool,
-    /// Log-probability of each token.
+    /// Log-probability of each token among those that the rules allowed in its place.
     pub logprobs: bool,
     pub rules: Rules,
     /// For temperatures above 0.
@@ -105,5 +110,36 @@ impl Default for TranscribeOptions {
             rules: Rules::default(),
             seed: 0,
         }
+    }
+}
+
+impl TranscribeOptions {
+    /// Encoded windows that a transcription holds at most.
+    #[must_use]
+    pub fn most_windows(&self) -> usize {
+        match self.chunking {
+            Chunking::Sequential => 1,
+            Chunking::Batched { batch } => batch.clamp(1, MAX_BATCH),
+        }
+    }
+
+    /// Caches that it holds at most: one for each window's prompt, and the other hypotheses of those that are decoded
+    /// together.
+    #[must_use]
+    pub fn most_caches(&self) -> usize {
+        let Temperature::Ladder(ladder) = &self.temperature;
+        let others = ladder.iter().map(|&temperature| self.together(temperature) * (self.hypotheses(temperature) - 1));
+        self.most_windows() + others.max().unwrap_or(0)
+    }
+
+    /// Hypotheses of a window at a temperature.
+    pub(crate) fn hypotheses(&self, temperature: f32) -> usize {
+        let wanted = if temperature > 0.0 { self.best_of } else { self.beam_size.unwrap_or(1) };
+        wanted.clamp(1, MAX_HYPOTHESES)
+    }
+
+    /// Windows that are decoded together at a temperature: as many hypotheses in all as there are windows, but at least one.
+    pub(crate) fn together(&self, temperature: f32) -> usize {
+        (self.most_windows() / self.hypotheses(temperature)).max(1)
     }
 }

@@ -79,8 +79,12 @@ impl Vocabulary for Words {
     }
 }
 
-/// A recording of so many frames. Each frame of it is 1, silence 0; the first two values of a window say where it starts and
-/// where its content ends.
+/// In these a frame says which one it is: hardly any loudness, less and less.
+pub fn numbered(frame: usize) -> f32 {
+    -(frame as f32 + 1.0) / (1 << 20) as f32
+}
+
+/// A recording of so many frames, of two values each: its number, and how loud it is. What is no content is 0.
 pub struct Recording {
     pub n_frames: usize,
     pub speech: Vec<Range<usize>>,
@@ -110,13 +114,11 @@ impl Features for Recording {
     fn window(&mut self, start: usize, content: Range<usize>, out: &mut [f32]) -> Result<(), SpeechError> {
         assert!(content.end <= self.n_frames && content.start == start && content.len() <= out.len() / 2);
         let frames = out.len() / 2;
-        for (frame, value) in out[frames..].iter_mut().enumerate() {
-            let inside = content.contains(&(start + frame));
-            *value = if inside { *self.quiet.get(&(start + frame)).unwrap_or(&1.0) } else { 0.0 };
+        let (numbers, loudness) = out.split_at_mut(frames);
+        for (frame, (number, loud)) in (start..).zip(numbers.iter_mut().zip(loudness)) {
+            let known = (numbered(frame), *self.quiet.get(&frame).unwrap_or(&1.0));
+            (*number, *loud) = if content.contains(&frame) { known } else { (0.0, 0.0) };
         }
-        out[..frames].fill(0.0);
-        out[0] = start as f32;
-        out[1] = content.end as f32;
         Ok(())
     }
 
@@ -169,6 +171,8 @@ pub struct Scripted<'a> {
     next: u32,
     /// (start, end of content) of every encoded window.
     pub encoded: Vec<(usize, usize)>,
+    /// (audios, caches) that were held at the same time at most.
+    pub most: (usize, usize),
     /// Rows of every call of `decode`.
     pub calls: Vec<usize>,
     /// Fails at the call of this number.
@@ -194,6 +198,7 @@ impl<'a> Scripted<'a> {
             caches: HashMap::new(),
             next: 0,
             encoded: Vec::new(),
+            most: (0, 0),
             calls: Vec::new(),
             fails_at: None,
         }
@@ -236,7 +241,9 @@ impl WhisperNetwork for Scripted<'_> {
         assert!(!mels.is_empty() && mels.len().is_multiple_of(size));
         let ids = mels.chunks(size).map(|mel| {
             self.next += 1;
-            let window = (mel[0] as usize, mel[1] as usize);
+            let numbers = &mel[..mel.len() / 2];
+            let start = ((numbers[0] * -((1 << 20) as f32)) as usize).saturating_sub(1);
+            let window = (start, start + numbers.iter().filter(|&&number| number < 0.0).count());
             self.audios.insert(self.next, window);
             self.encoded.push(window);
             AudioId(self.next)
@@ -270,6 +277,7 @@ impl WhisperNetwork for Scripted<'_> {
 
     fn decode(&mut self, rows: &[DecodeRow<'_>], logits: &mut Vec<f32>) -> Result<(), NetworkError> {
         self.calls.push(rows.len());
+        self.most = (self.most.0.max(self.audios.len()), self.most.1.max(self.caches.len()));
         if self.fails_at.is_some_and(|call| self.calls.len() > call) {
             return Err(NetworkError("out of memory".into()));
         }

@@ -10,7 +10,7 @@ use crate::error::SpeechError;
 use crate::network::{AudioId, NetworkShape};
 use crate::session::Session;
 use crate::vocabulary::{SpecialTokens, Vocabulary};
-use crate::{Chunking, Rules, Temperature, TranscribeOptions};
+use crate::{Rules, Temperature, TranscribeOptions};
 
 /// A window to decode.
 #[derive(Debug, Clone)]
@@ -42,16 +42,7 @@ pub(crate) struct Decoder<'a> {
     pub vocabulary: &'a dyn Vocabulary,
     pub options: &'a TranscribeOptions,
     rules: LogitRules,
-    /// Hypotheses that are decoded together.
-    rows: usize,
 }
-
-/// Hypotheses of one window at most, whatever is asked for.
-pub(crate) const MAX_HYPOTHESES: usize = 32;
-/// Windows decoded together at most.
-pub(crate) const MAX_BATCH: usize = 64;
-/// Tokens a packed id takes 2 bytes of up to this vocabulary: the rule of transformers.
-const BITS_OF_A_BYTE: f64 = 8.0;
 
 impl<'a> Decoder<'a> {
     pub fn new(
@@ -61,11 +52,7 @@ impl<'a> Decoder<'a> {
         options: &'a TranscribeOptions,
     ) -> Self {
         let rules = LogitRules::new(shape, tokens, vocabulary, options);
-        let batch = match options.chunking {
-            Chunking::Sequential => 1,
-            Chunking::Batched { batch } => batch.clamp(1, MAX_BATCH),
-        };
-        Self { tokens, vocabulary, options, rules, rows: batch }
+        Self { tokens, vocabulary, options, rules }
     }
 
     /// Decodes windows together, each as often as it needs. The answers are in the windows' order and do not depend on
@@ -76,8 +63,8 @@ impl<'a> Decoder<'a> {
         let mut pending: Vec<usize> = (0..windows.len()).collect();
         let Temperature::Ladder(ladder) = &self.options.temperature;
         for (attempt, &temperature) in ladder.iter().enumerate() {
-            let count = self.hypotheses(temperature);
-            for group in pending.chunks((self.rows / count).max(1)) {
+            let count = self.options.hypotheses(temperature);
+            for group in pending.chunks(self.options.together(temperature)) {
                 let mut jobs = Vec::with_capacity(group.len());
                 for (index, own) in prefilled.iter_mut().enumerate().filter(|(index, _)| group.contains(index)) {
                     let keys = [windows[index].seek as u64, attempt as u64];
@@ -117,12 +104,6 @@ impl<'a> Decoder<'a> {
         let unlikely = options.logprob_threshold.is_some_and(|least| decoded.avg_logprob < least);
         let silent = options.no_speech_threshold.is_some_and(|most| decoded.no_speech_prob > most);
         (repetitive || unlikely) && !(silent && unlikely)
-    }
-
-    /// Hypotheses of a window at a temperature.
-    fn hypotheses(&self, temperature: f32) -> usize {
-        let wanted = if temperature > 0.0 { self.options.best_of } else { self.options.beam_size.unwrap_or(1) };
-        wanted.clamp(1, MAX_HYPOTHESES)
     }
 
     fn search(
@@ -167,7 +148,7 @@ impl<'a> Decoder<'a> {
 
     /// The token ids, each in as many bytes as the vocabulary needs: what transformers compresses.
     fn packed(&self, shape: &NetworkShape, answer: &Answer) -> Vec<u8> {
-        let width = ((shape.vocab_size as f64).log2() / BITS_OF_A_BYTE) as usize + 1;
+        let width = ((shape.vocab_size as f64).log2() / 8.0) as usize + 1;
         let end = Some(&self.tokens.end_of_text).filter(|_| answer.ended);
         answer.tokens.iter().chain(end).flat_map(|token| token.to_le_bytes().into_iter().take(width)).collect()
     }

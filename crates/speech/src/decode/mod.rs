@@ -12,7 +12,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use fallback::{Decoded, Decoder, MAX_BATCH, MAX_HYPOTHESES, Window};
+pub(crate) use fallback::{Decoded, Decoder, Window};
 pub(crate) use language::detect_language;
 pub(crate) use prompt::{Prompt, prompt_text};
 pub(crate) use softmax::{exp, log_sum_exp};

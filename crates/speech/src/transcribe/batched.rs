@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Run;
-use super::chunks::Chunks;
+use super::chunks::{Chunks, Piece};
 use super::cut::Draft;
 use super::regions::Regions;
 use super::window::Progress;
@@ -17,7 +17,7 @@ const WAITING: usize = 4;
 
 /// A piece of the recording on its way.
 struct Chunk {
-    range: Range<usize>,
+    piece: Piece,
     /// What is done of it.
     seek: usize,
     progress: Progress,
@@ -26,15 +26,15 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(range: Range<usize>) -> Self {
+    fn new(piece: Piece) -> Self {
         let mut progress = Progress::default();
         // Speech begins with the piece: before it there was a pause, or it was cut from what goes before.
-        progress.last_speech = seconds(range.start);
-        Self { seek: range.start, range, progress, windows: Vec::new() }
+        progress.last_speech = seconds(piece.range.start);
+        Self { seek: piece.range.start, piece, progress, windows: Vec::new() }
     }
 
     fn is_done(&self) -> bool {
-        self.seek >= self.range.end
+        self.seek >= self.piece.range.end
     }
 }
 
@@ -47,8 +47,8 @@ pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechEr
     loop {
         let mut open = queue.iter().filter(|chunk| !chunk.is_done()).count();
         while open < batch && queue.len() < batch * WAITING {
-            let Some(range) = coming.next(run.features)? else { break };
-            queue.push_back(Chunk::new(range));
+            let Some(piece) = coming.next(run.features)? else { break };
+            queue.push_back(Chunk::new(piece));
             open += 1;
         }
         if queue.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechEr
             for (seek, decoded, drafts) in chunk.windows {
                 run.tell(drafts, &decoded, seek);
             }
-            run.progress(chunk.range.end);
+            run.progress(chunk.piece.range.end);
         }
     }
     run.progress(run.n_frames);
@@ -69,8 +69,8 @@ pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechEr
 /// Decodes a window of each of the first open pieces. One that ends before its piece does is followed by another.
 fn step(run: &mut Run<'_>, queue: &mut VecDeque<Chunk>, batch: usize, initial: &[u32]) -> Result<(), SpeechError> {
     let mut chunks: Vec<&mut Chunk> = queue.iter_mut().filter(|chunk| !chunk.is_done()).take(batch).collect();
-    let ranges: Vec<Range<usize>> = chunks.iter().map(|chunk| chunk.seek..chunk.range.end).collect();
-    let audios = run.encode(&ranges)?;
+    let ranges: Vec<Range<usize>> = chunks.iter().map(|chunk| chunk.seek..chunk.piece.range.end).collect();
+    let audios = run.encode_with(chunks.len(), |index, mel| chunks[index].piece.rest(chunks[index].seek, mel))?;
     let Some(&first) = audios.first() else { return Ok(()) };
     run.know_language(first)?;
     let prompt = Prompt::new(run.decoder.tokens, initial, &run.window_start(), run.session.shape().text_context);
@@ -81,7 +81,7 @@ fn step(run: &mut Run<'_>, queue: &mut VecDeque<Chunk>, batch: usize, initial: &
         .collect();
     let decoded = run.decoder.decode(&mut run.session, &windows)?;
     for (((chunk, range), audio), decoded) in chunks.iter_mut().zip(ranges).zip(audios).zip(decoded) {
-        let outcome = run.finish(&decoded, audio, range.clone(), chunk.range.end, &mut chunk.progress)?;
+        let outcome = run.finish(&decoded, audio, range.clone(), chunk.piece.range.end, &mut chunk.progress)?;
         run.session.release(audio);
         chunk.windows.push((range.start, decoded, outcome.drafts));
         chunk.seek = outcome.next;

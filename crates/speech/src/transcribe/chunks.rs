@@ -10,57 +10,80 @@ use crate::features::Features;
 /// Frames over which loudness is averaged where a piece must be cut: a fifth of a second, about the gap between two words.
 const GAP: usize = 20;
 
+/// A piece of a recording with its features, which are read once: pieces are gone back to while later ones are read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Piece {
+    pub range: Range<usize>,
+    /// `[n_mels][window_frames]`, 0 behind the piece's end.
+    mel: Vec<f32>,
+    window_frames: usize,
+}
+
+impl Piece {
+    /// Writes the features of its rest from frame `seek` on, `[n_mels][window_frames]`, followed by zeros.
+    pub fn rest(&self, seek: usize, out: &mut [f32]) {
+        let skipped = (seek - self.range.start).min(self.window_frames);
+        for (own, out) in self.mel.chunks_exact(self.window_frames).zip(out.chunks_exact_mut(self.window_frames)) {
+            let (kept, beyond) = out.split_at_mut(self.window_frames - skipped);
+            kept.copy_from_slice(&own[skipped..]);
+            beyond.fill(0.0);
+        }
+    }
+}
+
 /// The pieces that are still to come.
 #[derive(Debug)]
 pub(super) struct Chunks {
     /// Where somebody speaks.
     speech: VecDeque<Range<usize>>,
-    longest: usize,
+    window_frames: usize,
 }
 
 impl Chunks {
-    /// Pieces of at most `longest` frames of ranges that are in order and do not overlap.
-    pub fn new(speech: Vec<Range<usize>>, longest: usize) -> Self {
-        Self { speech: speech.into(), longest }
+    /// Pieces of at most a window of ranges that are in order and do not overlap.
+    pub fn new(speech: Vec<Range<usize>>, window_frames: usize) -> Self {
+        Self { speech: speech.into(), window_frames }
     }
 
     /// The next piece: as many ranges as fit. A longer range is cut at the quietest place of its window's last third.
-    pub fn next(&mut self, features: &mut dyn Features) -> Result<Option<Range<usize>>, SpeechError> {
+    pub fn next(&mut self, features: &mut dyn Features) -> Result<Option<Piece>, SpeechError> {
         let Some(start) = self.speech.front().map(|range| range.start) else { return Ok(None) };
-        let limit = start + self.longest;
-        let mut end = start;
-        while let Some(range) = self.speech.front().filter(|range| range.end <= limit) {
-            end = range.end;
+        let limit = start + self.window_frames;
+        let mut range = start..start;
+        while let Some(next) = self.speech.front().filter(|next| next.end <= limit) {
+            range.end = next.end;
             self.speech.pop_front();
         }
-        if end > start {
-            return Ok(Some(start..end));
+        let fits = !range.is_empty();
+        if !fits {
+            range.end = limit;
         }
-        let cut = quietest(features, start + self.longest * 2 / 3..limit)?;
-        if let Some(range) = self.speech.front_mut() {
-            range.start = cut;
+        let mut mel = vec![0.0; features.n_mels() * self.window_frames];
+        features.window(start, range.clone(), &mut mel)?;
+        if !fits {
+            range.end = start + quietest(&mel, self.window_frames);
+            mel.chunks_exact_mut(self.window_frames).for_each(|row| row[range.len()..].fill(0.0));
+            if let Some(front) = self.speech.front_mut() {
+                front.start = range.end;
+            }
         }
-        Ok(Some(start..cut))
+        Ok(Some(Piece { range, mel, window_frames: self.window_frames }))
     }
 }
 
-/// The middle of the least loud stretch of [`GAP`] frames, of equals the last.
-fn quietest(features: &mut dyn Features, range: Range<usize>) -> Result<usize, SpeechError> {
-    let frames = range.len();
-    let mut mel = vec![0.0f32; features.n_mels() * frames];
-    features.window(range.start, range.clone(), &mut mel)?;
-    let mut loudness = vec![0.0f32; frames];
-    for row in mel.chunks_exact(frames.max(1)) {
-        loudness.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+/// The middle of the least loud stretch of [`GAP`] frames in the last third of a window, of equals the last. Above 0.
+fn quietest(mel: &[f32], frames: usize) -> usize {
+    let from = frames * 2 / 3;
+    let mut loudness = vec![0.0f32; frames - from];
+    for row in mel.chunks_exact(frames) {
+        loudness.iter_mut().zip(&row[from..]).for_each(|(sum, value)| *sum += value);
     }
-    let gap = GAP.min(frames.max(1));
-    let sums = loudness.windows(gap).map(|stretch| stretch.iter().sum::<f32>());
+    let sums = loudness.windows(GAP).map(|stretch| stretch.iter().sum::<f32>());
     let least = sums.enumerate().fold(None, |best: Option<(usize, f32)>, next| match best {
         Some(best) if best.1 < next.1 => Some(best),
         _ => Some(next),
     });
-    // Never at the very beginning: a piece has at least a frame.
-    Ok(least.map_or(range.end, |(at, _)| (range.start + at + gap / 2).max(range.start + 1)))
+    least.map_or(frames, |(at, _)| from + at + GAP / 2)
 }
 
 #[cfg(test)]
@@ -69,11 +92,15 @@ mod tests {
     use super::*;
     use crate::testing::Recording;
 
-    fn all(speech: &[Range<usize>], quiet: &[Range<usize>]) -> Vec<Range<usize>> {
+    fn pieces(speech: &[Range<usize>], quiet: &[Range<usize>]) -> Vec<Piece> {
         let mut recording = Recording::new(100_000);
         recording.quiet = quiet.iter().flat_map(Clone::clone).map(|frame| (frame, -1.0)).collect();
         let mut chunks = Chunks::new(speech.to_vec(), 3000);
         std::iter::from_fn(|| chunks.next(&mut recording).unwrap()).collect()
+    }
+
+    fn all(speech: &[Range<usize>], quiet: &[Range<usize>]) -> Vec<Range<usize>> {
+        pieces(speech, quiet).into_iter().map(|piece| piece.range).collect()
     }
 
     #[test]
@@ -92,5 +119,18 @@ mod tests {
         assert_eq!(all(&[0..6100], &[]), [0..2990, 2990..5980, 5980..6100]);
         // A short range before a long one goes alone: the long one is not cut for its sake.
         assert_eq!(all(&[0..100, 200..3300], &[2800..2820]), [0..100, 200..2810, 2810..3300]);
+    }
+
+    #[test]
+    fn the_rest_of_a_piece_is_its_features() {
+        let pieces = pieces(&[0..4000], &[2490..2510]);
+        // The second row of the recording is 1 where it has content, and -1 where it is quiet.
+        let mut out = vec![9.0; 6000];
+        pieces[0].rest(2400, &mut out);
+        assert_eq!(out[3000..3090], [1.0; 90]);
+        assert_eq!(out[3090..3100], [-1.0; 10]);
+        assert_eq!(out[3100..], [0.0; 2900]);
+        pieces[1].rest(2500, &mut out);
+        assert_eq!((out[3000], out[3010], out[4499], out[4500]), (-1.0, 1.0, 1.0, 0.0));
     }
 }

@@ -100,13 +100,18 @@ impl Run<'_> {
         self.session.shape().window_frames
     }
 
-    /// Encodes windows, each of at most `window_frames`; what is missing is filled with zeros, as in the original.
-    fn encode(&mut self, windows: &[Range<usize>]) -> Result<Vec<AudioId>, SpeechError> {
-        let (n_mels, frames) = (self.session.shape().n_mels, self.window_frames());
-        self.mels.resize(windows.len() * n_mels * frames, 0.0);
-        for (window, mel) in windows.iter().zip(self.mels.chunks_exact_mut(n_mels * frames)) {
-            self.features.window(window.start, window.clone(), mel)?;
-        }
+    /// Encodes a window of content, of at most `window_frames`; what is missing is filled with zeros, as in the original.
+    fn encode(&mut self, window: Range<usize>) -> Result<Vec<AudioId>, SpeechError> {
+        self.mels.resize(self.session.shape().n_mels * self.window_frames(), 0.0);
+        self.features.window(window.start, window, &mut self.mels)?;
+        self.session.encode(&self.mels)
+    }
+
+    /// Encodes windows whose features `write` writes.
+    fn encode_with(&mut self, count: usize, write: impl Fn(usize, &mut [f32])) -> Result<Vec<AudioId>, SpeechError> {
+        let size = self.session.shape().n_mels * self.window_frames();
+        self.mels.resize(count * size, 0.0);
+        self.mels.chunks_exact_mut(size).enumerate().for_each(|(index, mel)| write(index, mel));
         self.session.encode(&self.mels)
     }
 

@@ -1,11 +1,10 @@
 //! Options that can be followed.
 
-use crate::decode::{MAX_BATCH, MAX_HYPOTHESES};
 use crate::error::SpeechError;
 use crate::languages::language_code;
 use crate::network::{NetworkError, NetworkShape};
 use crate::vocabulary::SpecialTokens;
-use crate::{Chunking, Task, Temperature, TranscribeOptions};
+use crate::{Chunking, MAX_BATCH, MAX_HYPOTHESES, Task, Temperature, TranscribeOptions};
 
 /// Temperatures that are tried at most.
 const MAX_ATTEMPTS: usize = 16;

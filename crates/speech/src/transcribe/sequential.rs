@@ -19,7 +19,7 @@ pub(super) fn transcribe(run: &mut Run<'_>) -> Result<(), SpeechError> {
     let mut progress = Progress::default();
     let mut seek = 0;
     while let Some(range) = regions.window(seek, run.window_frames()) {
-        let audio = run.encode(std::slice::from_ref(&range))?;
+        let audio = run.encode(range.clone())?;
         let Some(&audio) = audio.first() else { break };
         run.know_language(audio)?;
         let prompt = context.prompt(run);

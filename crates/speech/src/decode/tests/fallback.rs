@@ -1,6 +1,6 @@
 use crate::decode::{Decoded, Decoder, Prompt, Window};
 use crate::session::Session;
-use crate::testing::{Asked, END, FIRST, NO_SPEECH, PREVIOUS, START, Scripted, Words, at, special_tokens};
+use crate::testing::{Asked, END, FIRST, NO_SPEECH, PREVIOUS, START, Scripted, Words, at, numbered, special_tokens};
 use crate::{Chunking, Temperature, TranscribeOptions, WhisperNetwork};
 
 const A: u32 = b'a' as u32;
@@ -15,7 +15,7 @@ fn decode(network: &mut Scripted<'_>, options: &TranscribeOptions, seeks: &[usiz
         .iter()
         .map(|&seek| {
             let mut mel = vec![0.0; 400];
-            mel[0] = seek as f32;
+            mel[0] = numbered(seek);
             let audio = session.encode(&mel).unwrap()[0];
             Window { audio, prompt: Prompt::new(&tokens, &[], &[START, 302, 307], 448), seek }
         })

@@ -69,6 +69,8 @@ fn transcribe(
     };
     let result = crate::transcribe(network, &words(), &tokens, recording, options, &mut emit, &|| false);
     assert_eq!(network.held(), 0, "everything is given back");
+    let (windows, caches) = network.most;
+    assert!(windows <= options.most_windows() && caches <= options.most_caches(), "{:?} {options:?}", network.most);
     result?;
     check(&told, recording);
     Ok(told)
