@@ -1,15 +1,15 @@
 /** Transcription with the weights of whisper-base, held against what transformers and faster-whisper hear. */
 
-import { createReadStream, readFileSync } from 'node:fs';
+import { createReadStream, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { expect } from 'chai';
 import OpenAI, { toFile } from 'openai';
 
-import { NativeEngine } from '../index.js';
 import { runCli } from './helpers/cli.js';
 import { formBody } from './helpers/form.js';
 import { clipPath, realClips, realSpeechPath } from './helpers/real-models.js';
@@ -17,6 +17,8 @@ import { type RealServer, serveModel } from './helpers/real-server.js';
 
 const MODEL = 'whisper-base-ct2';
 const HEADER_BYTES = 44;
+
+const AUDIO = fileURLToPath(new URL('../fixtures/golden/audio/', import.meta.url));
 
 /** How far a word's times may be from the reference's, seconds. */
 const WORD_TOLERANCE = 0.2;
@@ -44,12 +46,8 @@ describe('real: transcription', function () {
   let client: OpenAI;
   let folder: string | undefined;
 
-  before(async function () {
+  before(async () => {
     const model = realSpeechPath(MODEL);
-    if (!('transcribe' in NativeEngine.prototype)) {
-      process.stderr.write("the addon that is built here cannot transcribe: run 'npm run build:native'\n");
-      this.skip();
-    }
     folder = await mkdtemp(join(tmpdir(), 'tsserve-speech-'));
     server = await serveModel({ model });
     client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', maxRetries: 0 });
@@ -85,6 +83,48 @@ describe('real: transcription', function () {
       expect(start, word).to.be.closeTo(expected[index]!.start, WORD_TOLERANCE);
       expect(end, word).to.be.closeTo(expected[index]!.end, WORD_TOLERANCE);
     }
+  });
+
+  it('hears the same in every format', async () => {
+    const { files } = JSON.parse(readFileSync(join(AUDIO, 'audio.json'), 'utf8')) as {
+      files: Record<string, { clip: 'whole' | 'short' }>;
+    };
+    const heard = new Map<string, Set<string>>();
+    for (const [name, { clip }] of Object.entries(files)) {
+      const file = createReadStream(join(AUDIO, 'files', name));
+      const { text } = await client.audio.transcriptions.create({ file, model: MODEL, language: 'en' });
+      heard.set(clip, (heard.get(clip) ?? new Set()).add(wordsOf(text).join(' ')));
+    }
+    expect([...heard.get('whole')!]).to.deep.equal([wordsOf(clips['0880'].greedy_text).join(' ')]);
+    // 0.7 s of it.
+    expect([...heard.get('short')!]).to.have.length(1);
+  });
+
+  it('refuses broken recordings in a sentence each, and goes on', async () => {
+    const decodes = ['data_size_lies.wav', 'flac_named.wav'];
+    const broken = readdirSync(join(AUDIO, 'broken')).filter((name) => !decodes.includes(name));
+    const files = broken.map((name): [string, Buffer] => [name, readFileSync(join(AUDIO, 'broken', name))]);
+    for (const name of ['16k.flac', 'mono.mp3', 'mulaw.wav', 'opus.ogg', 'opus.webm', 'vorbis.ogg', 'aac.m4a']) {
+      const whole = readFileSync(join(AUDIO, 'files', name));
+      for (const share of [0.01, 0.1, 0.3, 0.5, 0.7, 0.9]) {
+        files.push([name, whole.subarray(0, Math.floor(whole.length * share))]);
+      }
+    }
+    expect(files.length).to.be.at.least(50);
+    for (const [name, bytes] of files) {
+      const form = new FormData();
+      form.append('file', new Blob([bytes]), name);
+      const answer = await fetch(`${server!.url}/v1/audio/transcriptions`, { method: 'POST', body: form });
+      const { error } = (await answer.json()) as { error: { message: string; type: string; param: string } };
+      const what = `${name} of ${bytes.length} bytes`;
+      expect([answer.status, error.type, error.param], what).to.deep.equal([400, 'invalid_request_error', 'file']);
+      expect(error.message, what).to.match(/^[^\n]{10,200}$/);
+    }
+    const { text } = await client.audio.transcriptions.create({
+      file: createReadStream(clipPath('0880')),
+      model: MODEL,
+    });
+    expect(wordsOf(text)).to.deep.equal(wordsOf(clips['0880'].greedy_text));
   });
 
   it('writes subtitles, streams, and says how sure it is', async () => {

@@ -82,6 +82,8 @@ pub enum OutputKind {
     Failed {
         code: &'static str,
         message: String,
+        /// The request's field that it is about, in the border's names.
+        param: Option<&'static str>,
     },
 }
 
@@ -200,7 +202,7 @@ impl OutputThread {
                 self.sequences.remove(&id);
             }
             EventKind::Failed { code, message } => {
-                say(OutputKind::Failed { code, message });
+                say(OutputKind::Failed { code, message, param: None });
                 self.sequences.remove(&id);
             }
         }

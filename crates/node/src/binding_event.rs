@@ -51,6 +51,8 @@ pub struct BindingEvent {
     pub code: Option<String>,
     /// failed: one sentence.
     pub message: Option<String>,
+    /// failed: the request's field that it is about.
+    pub param: Option<&'static str>,
 }
 
 /// A run of text, or one special token.
@@ -132,8 +134,8 @@ impl From<OutputEvent> for BindingEvent {
                 text_tokens: Some(text_tokens as u32),
                 ..base
             },
-            OutputKind::Failed { code, message } => {
-                Self { r#type: "failed", code: Some(code.into()), message: Some(message), ..base }
+            OutputKind::Failed { code, message, param } => {
+                Self { r#type: "failed", code: Some(code.into()), message: Some(message), param, ..base }
             }
         }
     }

@@ -72,10 +72,8 @@ impl SpeechModel {
     /// Stops all transcriptions, which fail with `closed`, and returns when none runs any more.
     pub(crate) fn close(&self) {
         let unbegun = self.jobs.stop_all();
-        let closed = CoreError::Closed;
-        let failed =
-            |id| OutputEvent { id, kind: OutputKind::Failed { code: closed.code(), message: closed.to_string() } };
         if !unbegun.is_empty() {
+            let failed = |id| OutputEvent { id, kind: failure(&CoreError::Closed) };
             (self.sink)(unbegun.into_iter().map(failed).collect());
         }
         self.jobs.wait();
@@ -123,7 +121,7 @@ impl Job {
             Err(CoreError::Cancelled) if !jobs.is_closed() => return,
             Err(error) => {
                 let error = if matches!(error, CoreError::Cancelled) { CoreError::Closed } else { error };
-                OutputKind::Failed { code: error.code(), message: error.to_string() }
+                failure(&error)
             }
         };
         sink(vec![OutputEvent { id, kind }]);
@@ -162,6 +160,10 @@ impl Job {
         transcribe(network, &**vocabulary, tokens, &mut features, options, &mut emit, &cancelled)?;
         finished.ok_or_else(|| CoreError::Internal("a transcription ended without an end".to_owned()))
     }
+}
+
+fn failure(error: &CoreError) -> OutputKind {
+    OutputKind::Failed { code: error.code(), message: error.to_string(), param: error.param() }
 }
 
 fn transcribed(mut segment: Segment, vocabulary: &SpeechVocabulary) -> TranscribedSegment {
