@@ -138,6 +138,8 @@ export interface BindingEvent {
   code?: string
   /** failed: one sentence. */
   message?: string
+  /** failed: the request's field that it is about. */
+  param?: string
 }
 
 /** A generation request. Exactly one of `text` and `ids` is set. */

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use tsserve_engine::ComputePool;
 use tsserve_models::candle::{DeviceKind, Dtype};
-use tsserve_models::whisper::{WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperSpecialIds};
+use tsserve_models::cpu::Quantization;
+use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperSpecialIds};
 use tsserve_speech::SpecialTokens;
 use tsserve_text::Tokenizer;
 
@@ -70,11 +71,14 @@ pub(crate) fn load(
     let level = level()?;
     let threads = options.threads.unwrap_or_else(thread_count);
     check_cancel(cancel)?;
+    let precision =
+        if exact { Precision::Exact } else { Precision::Fast(options.quantization.unwrap_or(Quantization::Q8_0)) };
     let network = WhisperModel::load(
         &checkpoint,
         WhisperOptions {
             level,
             threads,
+            precision,
             max_windows: MAX_RUNNING * WINDOWS_EACH,
             max_caches: MAX_RUNNING * CACHES_EACH,
             pool: ComputePool::process(),
@@ -89,10 +93,10 @@ pub(crate) fn load(
         kind: ModelKind::Speech,
         languages: tokens.languages.iter().map(|(code, _)| code.clone()).collect(),
         family: "whisper".to_owned(),
-        weight_format: String::new(),
-        parameters: 0,
-        weight_bytes: weight_bytes,
-        bytes_per_token: weight_bytes,
+        weight_format: checkpoint.format_summary(),
+        parameters: checkpoint.n_parameters(),
+        weight_bytes: network.weight_bytes() as u64,
+        bytes_per_token: network.bytes_per_token() as u64,
         operations_per_prompt_token: None,
         answer_token_seconds: None,
         prompt_token_seconds: None,

@@ -76,6 +76,16 @@ impl WhisperCheckpoint {
         &self.folder
     }
 
+    /// How matrices are stored: "F16 (CTranslate2)", "BF16 (safetensors)".
+    pub fn format_summary(&self) -> String {
+        self.tensors.format_summary()
+    }
+
+    /// Number of values in all tensors.
+    pub fn n_parameters(&self) -> u64 {
+        self.tensors.n_parameters()
+    }
+
     /// The files of weights.
     pub fn weight_files(&self) -> Vec<PathBuf> {
         self.tensors.paths()

@@ -52,6 +52,17 @@ impl Kind {
         [Self::F32, Self::I8, Self::I16, Self::I32, Self::F16, Self::Bf16].get(usize::from(number)).copied()
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::I8 => "I8",
+            Self::I16 => "I16",
+            Self::I32 => "I32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
     fn size(self) -> usize {
         match self {
             Self::I8 => 1,
@@ -94,6 +105,20 @@ impl Ct2 {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The type of the largest matrix.
+    pub(super) fn matrix_type(&self) -> &'static str {
+        let matrices = self.variables.values().filter(|variable| variable.shape.len() >= 2);
+        matrices.max_by_key(|variable| variable.len).map_or("?", |variable| variable.kind.name())
+    }
+
+    /// Number of values in all variables, each counted once whatever its names.
+    pub(super) fn n_parameters(&self) -> u64 {
+        let values = |variable: &Variable| variable.shape.iter().map(|&n| n as u64).product::<u64>();
+        let by_place: BTreeMap<usize, u64> =
+            self.variables.values().map(|variable| (variable.start, values(variable))).collect();
+        by_place.values().sum()
     }
 
     /// The sizes that the variables' shapes tell.

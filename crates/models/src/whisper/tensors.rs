@@ -93,6 +93,22 @@ impl Tensors {
         Self::Transformers { weights, prefix }
     }
 
+    /// How matrices are stored: "F16 (CTranslate2)", "BF16 (safetensors)".
+    pub(super) fn format_summary(&self) -> String {
+        match self {
+            Self::Transformers { weights, .. } => weights.format_summary(),
+            Self::Ct2(ct2) => format!("{} (CTranslate2)", ct2.matrix_type()),
+        }
+    }
+
+    /// Number of values in all tensors.
+    pub(super) fn n_parameters(&self) -> u64 {
+        match self {
+            Self::Transformers { weights, .. } => weights.n_parameters(),
+            Self::Ct2(ct2) => ct2.n_parameters(),
+        }
+    }
+
     /// The files that are open.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         match self {
