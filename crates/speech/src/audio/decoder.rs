@@ -11,10 +11,12 @@ use super::aac;
 use super::demuxer::plain;
 use super::format::Format;
 use super::opus::{self, OpusStream};
-use super::{MAX_CHANNELS, MAX_RATE, MIN_RATE, Result, refuse};
+use super::{Result, check_size, refuse, vorbis};
 
 /// Louder than any recording, even one of integers in float samples: the power of more would not fit into f32.
 const MAX_SAMPLE: f32 = 1e8;
+/// Samples per channel that a packet may promise: the decoder makes room for them.
+const MAX_PACKET_FRAMES: u64 = 1 << 18;
 
 pub(super) enum Decoder {
     Library { decoder: Box<dyn AudioDecoder>, interleaved: Vec<f32>, watch: Option<aac::Watch> },
@@ -34,10 +36,16 @@ impl Decoder {
             return Err(refuse("the audio is in a codec that is not known here"));
         };
         let channels = parameters.channels.as_ref().map_or(0, |channels| channels.count());
-        check(parameters.sample_rate, channels)?;
+        check_size(parameters.sample_rate, channels)?;
         let head = parameters.extra_data.as_deref();
         if parameters.codec == codec::CODEC_ID_OPUS {
             return Ok(Self::Opus(Box::new(OpusStream::new(head.unwrap_or_default())?)));
+        }
+        if parameters.max_frames_per_packet.is_some_and(|frames| frames > MAX_PACKET_FRAMES) {
+            return Err(refuse("the audio is damaged: its packets are of absurd size"));
+        }
+        if parameters.codec == codec::CODEC_ID_VORBIS {
+            vorbis::check_header(head.unwrap_or_default())?;
         }
         let aac = parameters.codec == codec::CODEC_ID_AAC;
         if let (true, Some(config)) = (aac, head) {
@@ -109,7 +117,7 @@ impl Decoder {
 fn to_mono(decoded: &GenericAudioBufferRef<'_>, interleaved: &mut Vec<f32>, mono: &mut Vec<f32>) -> Result<u32> {
     let spec = decoded.spec();
     let channels = spec.channels().count();
-    check(Some(spec.rate()), channels)?;
+    check_size(Some(spec.rate()), channels)?;
     if channels == 1 {
         decoded.copy_to_vec_interleaved(mono);
     } else {
@@ -119,23 +127,11 @@ fn to_mono(decoded: &GenericAudioBufferRef<'_>, interleaved: &mut Vec<f32>, mono
     Ok(spec.rate())
 }
 
-/// `channels` at least 1.
 fn average(interleaved: &[f32], channels: usize, mono: &mut Vec<f32>) {
     let share = 1.0 / channels as f32;
     match channels {
         1 => mono.extend_from_slice(interleaved),
         _ => mono.extend(interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() * share)),
-    }
-}
-
-/// Before anything of that size is allocated. Some tracks tell with the first packet only.
-fn check(rate: Option<u32>, channels: usize) -> Result<()> {
-    if let Some(rate) = rate.filter(|rate| !(MIN_RATE..=MAX_RATE).contains(rate)) {
-        return Err(refuse(format!("the audio has {rate} samples per second; {MIN_RATE} to {MAX_RATE} are read here")));
-    }
-    match channels > MAX_CHANNELS {
-        true => Err(refuse(format!("the audio has {channels} channels; up to {MAX_CHANNELS} are read here"))),
-        false => Ok(()),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn check(source: Source) -> Result<Found> {
     let len = source.len();
     let mut walk = Walk { file: BufReader::new(source), at: 0, len };
     let mut found = Found::default();
-    let (mut scale, mut seconds, mut track) = (1_000_000u64, None, 0);
+    let (mut scale, mut cluster, mut seconds, mut track) = (1_000_000u64, 0, None, 0);
     while walk.at < len {
         let (id, size) = walk.header(seconds)?;
         let enters = matches!(id, SEGMENT | INFO | CLUSTER | BLOCK_GROUP);
@@ -46,9 +46,14 @@ pub(super) fn check(source: Source) -> Result<Found> {
                 let body = walk.body(size)?;
                 match id {
                     TIMESTAMP_SCALE => scale = number(&body).clamp(1, 1_000_000_000),
-                    TIMESTAMP => seconds = Some(number(&body) as f64 * scale as f64 / 1e9),
+                    TIMESTAMP => cluster = number(&body),
                     BLOCK | SIMPLE_BLOCK => {
-                        track = vint(&body).map_or(0, |(track, _)| track);
+                        let (number, len) = vint(&body).unwrap_or((0, 0));
+                        track = number;
+                        if let Some(&[high, low]) = body.get(len..len + 2) {
+                            let ticks = cluster as f64 + f64::from(i16::from_be_bytes([high, low]));
+                            seconds = Some(ticks * scale as f64 / 1e9);
+                        }
                         found.padding = found.padding.filter(|(padded, _)| *padded != track);
                     }
                     DISCARD_PADDING if body.len() <= 8 => {

@@ -66,6 +66,29 @@ fn skip_tags(source: &mut Source) -> Result<u64> {
     }
 }
 
+/// Where tags begin that stand behind everything else: ID3v1, and APE before it or alone.
+pub(super) fn end_before_tags(source: &mut Source) -> Result<u64> {
+    let mut end = source.len();
+    loop {
+        let tail = |source: &mut Source, bytes: u64| source.peek(end.saturating_sub(bytes), bytes as usize);
+        let id3 = tail(source, 128).map_err(|error| unreadable(&error))?.starts_with(b"TAG");
+        let footer = tail(source, 32).map_err(|error| unreadable(&error))?;
+        let size = if id3 { Some(128) } else { ape_size(&footer) };
+        match size.and_then(|size| end.checked_sub(size)) {
+            Some(before) => end = before,
+            None => return Ok(end),
+        }
+    }
+}
+
+/// Bytes of the APE tag that ends with this footer.
+fn ape_size(footer: &[u8]) -> Option<u64> {
+    let footer: &[u8; 32] = footer.first_chunk().filter(|footer| footer.starts_with(b"APETAGEX"))?;
+    let size = u64::from(u32::from_le_bytes([footer[12], footer[13], footer[14], footer[15]]));
+    // A header of the same size as the footer is not counted.
+    Some(if footer[23] & 0x80 == 0 { size.max(32) } else { size.max(32) + 32 })
+}
+
 /// Bytes of the ID3v2 tag that begins here, header included.
 pub(super) fn id3v2_size(head: &[u8]) -> Option<u64> {
     let head: &[u8; 10] = head.first_chunk()?;

@@ -145,7 +145,10 @@ fn children(source: &mut Source, mut at: u64, end: Option<u64>) -> Result<Vec<Bo
         at += size;
     }
     if end.is_none() && at < limit && limit - at < 8 {
-        return Err(cut_off("a box of the MP4 file is incomplete", None));
+        let rest = source.peek(at, 8).map_err(|error| unreadable(&error))?;
+        if rest.iter().any(|&byte| byte != 0) {
+            return Err(cut_off("a box of the MP4 file is incomplete", None));
+        }
     }
     Ok(found)
 }

@@ -17,8 +17,8 @@
 //!   packet that its decoder refuses, values that are no numbers. Flipped bits that none of these shows stay unnoticed.
 //! - **Half of it**: HE-AAC, of which the decoder would give the lower half of the band only.
 //! - **Nothing**: no audio track, a codec that is not known, no samples.
-//! - **Too much**: rates outside [`MIN_RATE`]`..=`[`MAX_RATE`], more than [`MAX_CHANNELS`] channels, more than
-//!   [`MAX_SECONDS`].
+//! - **Too much**: rates outside [`MIN_RATE`]`..=`[`MAX_RATE`], odd ones above 200 kHz, more than [`MAX_CHANNELS`]
+//!   channels, more than [`MAX_SECONDS`].
 //!
 //! Containers are walked once before anything is decoded (one file per container in this folder), because the demuxers
 //! pass over damage silently. A panic in a library becomes a refusal.
@@ -37,6 +37,7 @@ mod reader;
 mod resampler;
 mod riff;
 mod source;
+mod vorbis;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,6 +71,17 @@ type Result<T> = std::result::Result<T, SpeechError>;
 
 fn refuse(sentence: impl Into<String>) -> SpeechError {
     SpeechError::Audio(sentence.into())
+}
+
+/// Before anything of that size is allocated. Some tracks tell with the first packet only.
+fn check_size(rate: Option<u32>, channels: usize) -> Result<()> {
+    if let Some(rate) = rate.filter(|rate| !(MIN_RATE..=MAX_RATE).contains(rate)) {
+        return Err(refuse(format!("the audio has {rate} samples per second; {MIN_RATE} to {MAX_RATE} are read here")));
+    }
+    match channels > MAX_CHANNELS {
+        true => Err(refuse(format!("the audio has {channels} channels; up to {MAX_CHANNELS} are read here"))),
+        false => Ok(()),
+    }
 }
 
 /// "at 1.2 s", where the place is known.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 
 use super::source::Source;
-use super::{Result, cut_off, damaged, unreadable};
+use super::{Result, cut_off, damaged, refuse, unreadable};
 
 const HEADER: usize = 27;
 /// Streams that one file may hold at once or one after the other.
 const MAX_STREAMS: usize = 256;
+
+/// How streams that are decoded begin.
+const CODECS: [&[u8]; 3] = [b"OpusHead", b"\x01vorbis", b"\x7fFLAC"];
 
 struct Stream {
     sequence: u32,
@@ -24,7 +27,7 @@ pub(super) fn check(source: Source) -> Result<()> {
     let mut streams: BTreeMap<u32, Stream> = BTreeMap::new();
     let mut seconds = None;
     let mut page = Vec::with_capacity(HEADER + 255 + 255 * 255);
-    let mut at = 0;
+    let (mut at, mut codecs) = (0, 0);
     while at < len {
         page.clear();
         let mut read = |page: &mut Vec<u8>, bytes: usize| -> Result<()> {
@@ -57,7 +60,9 @@ pub(super) fn check(source: Source) -> Result<()> {
             if streams.len() == MAX_STREAMS {
                 return Err(damaged("it has too many Ogg streams", seconds));
             }
-            streams.insert(serial, Stream { sequence, rate: rate(&page[body_at..]), granule: 0 });
+            let head = &page[body_at..];
+            codecs += usize::from(CODECS.iter().any(|codec| head.starts_with(codec)));
+            streams.insert(serial, Stream { sequence, rate: rate(head), granule: 0 });
         } else if let Some(stream) = streams.get_mut(&serial) {
             if sequence != stream.sequence.wrapping_add(1) {
                 return Err(damaged("Ogg pages are missing", seconds));
@@ -70,7 +75,10 @@ pub(super) fn check(source: Source) -> Result<()> {
             seconds = stream.rate.map(|rate| stream.granule as f64 / f64::from(rate)).or(seconds);
         }
     }
-    Ok(())
+    match codecs {
+        0 => Err(refuse("the Ogg file has no audio track in a codec that is decoded here (Opus, Vorbis, FLAC)")),
+        _ => Ok(()),
+    }
 }
 
 /// Granule position, serial number, sequence number and checksum.

@@ -8,7 +8,7 @@ use symphonia::core::packet::Packet;
 use super::decoder::{Decoder, Failure};
 use super::demuxer::{Demuxer, Step};
 use super::flow::Flow;
-use super::format::{Format, recognise};
+use super::format::{Format, end_before_tags, recognise};
 use super::isomp4::Edit;
 use super::resampler::Resampler;
 use super::source::{Patch, Source};
@@ -16,6 +16,8 @@ use super::{AudioInput, MAX_SECONDS, Result, cut_off, damaged, ebml, isomp4, mpe
 
 /// Samples that one call of `read` appends, about.
 const BLOCK: usize = 16 * 1024;
+/// Packets of one call of `read`, which may be tiny: whoever calls may want to stop.
+const MAX_PACKETS: usize = 256;
 /// Packets at the start of MPEG audio that may need what was before the cut.
 const FIRST_PACKETS: u64 = 4;
 /// Packets in a row of which nothing becomes sound.
@@ -33,7 +35,9 @@ pub struct AudioReader {
 #[derive(Debug, Default)]
 struct Plan {
     format: Option<Format>,
+    /// Bytes of the file in which the container is.
     start: u64,
+    end: u64,
     patches: Vec<Patch>,
     edits: Vec<Edit>,
     /// MPEG audio: the padding that the header tells of is at the end of the file.
@@ -55,7 +59,7 @@ impl AudioReader {
         })
     }
 
-    /// Appends the next samples to `out`, about a second. `false`: there were none left.
+    /// Appends the next samples to `out`, about a second, or none for now. `false`: there were none left.
     ///
     /// # Errors
     /// [`SpeechError::Audio`](crate::SpeechError::Audio): what follows is broken; all later calls fail too. What was
@@ -89,8 +93,14 @@ fn gave_up() -> crate::SpeechError {
 
 impl Plan {
     fn make(input: &AudioInput) -> Result<Self> {
-        let (format, start) = recognise(&mut Source::open(input)?)?;
-        let mut plan = Self { format: Some(format), start, ..Self::default() };
+        let mut file = Source::open(input)?;
+        let (format, start) = recognise(&mut file)?;
+        let end = match format {
+            // These do not pass over what stands behind them.
+            Format::Flac | Format::Ogg | Format::Mp4 => end_before_tags(&mut file)?,
+            _ => file.len(),
+        };
+        let mut plan = Self { format: Some(format), start, end, ..Self::default() };
         let mut source = plan.source(input)?;
         match format {
             Format::Wav => plan.patches = riff::check_wav(&mut source)?,
@@ -109,7 +119,7 @@ impl Plan {
     }
 
     fn source(&self, input: &AudioInput) -> Result<Source> {
-        Source::open(input)?.from(self.start, self.patches.clone()).map_err(|error| unreadable(&error))
+        Source::open(input)?.within(self.start, self.end, self.patches.clone()).map_err(|error| unreadable(&error))
     }
 }
 
@@ -159,7 +169,10 @@ impl State {
 
     fn read(&mut self, out: &mut Vec<f32>) -> Result<bool> {
         let before = out.len();
-        while !self.ended && out.len() - before < BLOCK {
+        for _ in 0..MAX_PACKETS {
+            if self.ended || out.len() - before >= BLOCK {
+                break;
+            }
             match self.demuxer.next(self.seconds)? {
                 Step::Packet(packet) => self.packet(&packet, out)?,
                 Step::Reset => {
@@ -177,7 +190,7 @@ impl State {
                 self.finish(out)?;
             }
         }
-        Ok(out.len() > before)
+        Ok(out.len() > before || !self.ended)
     }
 
     fn packet(&mut self, packet: &Packet, out: &mut Vec<f32>) -> Result<()> {

@@ -10,6 +10,10 @@ use crate::features::SAMPLE_RATE;
 /// of the band and stops at its end, as that of the reference (soxr, high quality) does.
 const BLOCK: usize = 320;
 
+/// Samples of the shortest time that is whole at both rates, which is transformed at once. Only rates above it that nothing
+/// records at reach it: they would take 150 MB.
+const MAX_UNIT: usize = 200_000;
+
 /// Resamples without delay: the first sample stays the first, and `n` samples become `n * 16000 / rate`, rounded up.
 pub(super) struct Resampler {
     rate: u32,
@@ -33,6 +37,9 @@ impl Resampler {
                 // Blocks are multiples of the shortest time with whole samples at both rates. The filter's delay is half
                 // a block, which must be whole too.
                 let unit = from / greatest_divisor(from, to);
+                if unit > MAX_UNIT {
+                    return Err(refuse(format!("the audio has {rate} samples per second, which no recording has")));
+                }
                 let units = BLOCK.max(BLOCK * from / to).div_ceil(unit);
                 let block = unit * (units + (unit * units) % 2);
                 let made = Fft::new_custom(from, to, block, 1, 1, WindowFunction::BlackmanHarris2, FixedSync::Both);
@@ -141,6 +148,14 @@ mod tests {
         for part in [1, 13, 1024, 4099] {
             assert_eq!(sine(44_100, 30_000, part), whole);
         }
+    }
+
+    #[test]
+    fn rates_that_nothing_records_at_are_refused() {
+        for rate in [192_001, 352_800, 384_000, 705_600, 768_000] {
+            assert!(Resampler::new(rate).is_ok(), "{rate}");
+        }
+        assert!(Resampler::new(767_999).is_err());
     }
 
     #[test]

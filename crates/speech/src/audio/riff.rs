@@ -1,7 +1,7 @@
 //! Chunks of WAV and AIFF: sizes that writers leave open, and data that ends too early.
 
 use super::source::{Patch, Source};
-use super::{Result, cut_off, damaged, refuse, unreadable};
+use super::{Result, check_size, cut_off, damaged, refuse, unreadable};
 
 /// Sizes from here on are placeholders of writers that did not know better: 0xffffffff, 0x7fffffff, 0x7ffff000 and such.
 const PLACEHOLDER: u32 = 0x7fff_0000;
@@ -30,6 +30,7 @@ pub(super) fn check_wav(source: &mut Source) -> Result<Vec<Patch>> {
                     return Err(cut_off("its WAV header is incomplete", None));
                 }
                 check_codec(u16::from_le_bytes([format[0], format[1]]))?;
+                check_size(Some(little(&format, 4)), usize::from(u16::from_le_bytes([format[2], format[3]])))?;
                 byte_rate = Some(little(&format, 8)).filter(|rate| *rate > 0);
                 block = u64::from(u16::from_le_bytes([format[12], format[13]])).max(1);
             }

@@ -52,8 +52,9 @@ impl Source {
         Ok(Self { data, start: 0, at: 0, end, patches: Vec::new() })
     }
 
-    /// The same bytes without the first `start`, with patches.
-    pub fn from(mut self, start: u64, patches: Vec<Patch>) -> io::Result<Self> {
+    /// The same bytes without the first `start` and those from `end` on, with patches.
+    pub fn within(mut self, start: u64, end: u64, patches: Vec<Patch>) -> io::Result<Self> {
+        self.end = self.end.min(end);
         self.start = start.min(self.end);
         self.patches = patches;
         self.seek(SeekFrom::Start(0))?;
@@ -140,7 +141,7 @@ mod tests {
         let input = AudioInput::Bytes { bytes, name: None };
         for size in 1..=18 {
             let patch = Patch { at: 7, bytes: [90, 91, 92, 93] };
-            let mut source = Source::open(&input).unwrap().from(2, vec![patch]).unwrap();
+            let mut source = Source::open(&input).unwrap().within(2, 20, vec![patch]).unwrap();
             let mut read = Vec::new();
             let mut buffer = vec![0; size];
             loop {

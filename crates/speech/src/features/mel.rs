@@ -100,8 +100,13 @@ impl LogMel {
         let mut out = vec![0.0; n_mels * frames];
         let (mut cut, mut logs) = ([0.0; FRAME_SAMPLES], vec![0.0; n_mels]);
         for frame in 0..frames {
-            for (i, to) in cut.iter_mut().enumerate() {
-                *to = samples[mirrored(frame * HOP_SAMPLES + i, samples.len())];
+            let inside = (frame * HOP_SAMPLES).checked_sub(FRAME_SAMPLES / 2);
+            match inside.and_then(|start| samples.get(start..start + FRAME_SAMPLES)) {
+                Some(inside) => cut.copy_from_slice(inside),
+                None => cut
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, to)| *to = samples[mirrored(frame * HOP_SAMPLES + i, samples.len())]),
             }
             self.frame(&cut, &mut logs);
             for (mel, &log) in logs.iter().enumerate() {

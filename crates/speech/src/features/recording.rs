@@ -184,6 +184,11 @@ impl Wave {
 
     /// The samples of a frame, centred on its time; they must be at hand.
     fn cut(&self, frame: u64, out: &mut [f32; FRAME_SAMPLES]) {
+        let inside = (frame * HOP).checked_sub(HALF_FRAME + self.first).map(|start| start as usize);
+        if let Some(inside) = inside.and_then(|start| self.kept.get(start..start + FRAME_SAMPLES)) {
+            out.copy_from_slice(inside);
+            return;
+        }
         for (i, to) in out.iter_mut().enumerate() {
             let at = frame * HOP + i as u64;
             // Mirrored before the start, silent behind the end.

@@ -1,5 +1,6 @@
 //! Fixtures of the speech tests.
 #![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,20 +72,49 @@ impl Random {
 /// A WAV file of 16-bit samples.
 pub fn wav(rate: u32, channels: u16, samples: &[i16]) -> Vec<u8> {
     let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-    let block = channels * 2;
+    let mut file = wav_header(rate, channels, data.len() as u32);
+    file.extend(data);
+    file
+}
+
+/// Of 16-bit samples, `size` bytes of which follow.
+pub fn wav_header(rate: u32, channels: u16, size: u32) -> Vec<u8> {
+    let block = channels.wrapping_mul(2);
     let mut file = Vec::new();
     file.extend(b"RIFF");
-    file.extend((36 + data.len() as u32).to_le_bytes());
+    file.extend(size.wrapping_add(36).to_le_bytes());
     file.extend(b"WAVEfmt ");
     file.extend(16u32.to_le_bytes());
     file.extend(1u16.to_le_bytes());
     file.extend(channels.to_le_bytes());
     file.extend(rate.to_le_bytes());
-    file.extend((rate * u32::from(block)).to_le_bytes());
+    file.extend(rate.wrapping_mul(u32::from(block)).to_le_bytes());
     file.extend(block.to_le_bytes());
     file.extend(16u16.to_le_bytes());
     file.extend(b"data");
-    file.extend((data.len() as u32).to_le_bytes());
-    file.extend(data);
+    file.extend(size.to_le_bytes());
     file
+}
+
+/// Gives each page of an Ogg file the checksum that fits, as far as pages can be followed.
+pub fn with_ogg_checksums(file: &mut [u8]) {
+    let mut at = 0;
+    while file.len() >= at + 27 && file[at..].starts_with(b"OggS") {
+        let segments = usize::from(file[at + 26]);
+        let Some(table) = file.get(at + 27..at + 27 + segments) else { return };
+        let end = at + 27 + segments + table.iter().map(|&len| usize::from(len)).sum::<usize>();
+        if end > file.len() {
+            return;
+        }
+        file[at + 22..at + 26].fill(0);
+        let mut crc = 0u32;
+        for &byte in &file[at..end] {
+            crc ^= u32::from(byte) << 24;
+            for _ in 0..8 {
+                crc = crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 };
+            }
+        }
+        file[at + 22..at + 26].copy_from_slice(&crc.to_le_bytes());
+        at = end;
+    }
 }
