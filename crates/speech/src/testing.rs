@@ -84,7 +84,7 @@ pub fn numbered(frame: usize) -> f32 {
     -(frame as f32 + 1.0) / (1 << 20) as f32
 }
 
-/// A recording of so many frames, of two values each: its number, and how loud it is. What is no content is 0.
+/// A recording of so many frames in which somebody speaks all the time, of two values each: its number, and how loud it is. What is no content is 0.
 pub struct Recording {
     pub n_frames: usize,
     pub speech: Vec<Range<usize>>,
@@ -94,7 +94,7 @@ pub struct Recording {
 
 impl Recording {
     pub fn new(n_frames: usize) -> Self {
-        Self { n_frames, speech: Vec::new(), quiet: HashMap::new() }
+        Self { n_frames, speech: std::iter::once(0..n_frames).collect(), quiet: HashMap::new() }
     }
 }
 

@@ -89,21 +89,24 @@ impl<'a> Decoder<'a> {
 
     /// Whether the window is taken for silence: no text of it is kept.
     pub fn is_silence(&self, decoded: &Decoded) -> bool {
-        let options = self.options;
-        let quiet = options.no_speech_threshold.is_some_and(|threshold| decoded.no_speech_prob > threshold);
-        match (self.options.rules, options.logprob_threshold) {
+        let quiet = self.is_quiet(decoded);
+        match (self.options.rules, self.options.logprob_threshold) {
             (Rules::Openai, Some(threshold)) => quiet && decoded.avg_logprob <= threshold,
             (Rules::Openai, None) => quiet,
             (Rules::Transformers, threshold) => quiet && threshold.is_some_and(|least| decoded.avg_logprob < least),
         }
     }
 
+    /// Whether the network thinks that nobody speaks.
+    pub fn is_quiet(&self, decoded: &Decoded) -> bool {
+        self.options.no_speech_threshold.is_some_and(|threshold| decoded.no_speech_prob > threshold)
+    }
+
     fn is_doubtful(&self, decoded: &Decoded) -> bool {
         let options = self.options;
         let repetitive = options.compression_ratio_threshold.is_some_and(|most| decoded.compression_ratio > most);
         let unlikely = options.logprob_threshold.is_some_and(|least| decoded.avg_logprob < least);
-        let silent = options.no_speech_threshold.is_some_and(|most| decoded.no_speech_prob > most);
-        (repetitive || unlikely) && !(silent && unlikely)
+        (repetitive || unlikely) && !(self.is_quiet(decoded) && unlikely)
     }
 
     fn search(

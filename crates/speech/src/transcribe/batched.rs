@@ -6,7 +6,6 @@ use std::ops::Range;
 use super::Run;
 use super::chunks::{Chunks, Piece};
 use super::cut::Draft;
-use super::regions::Regions;
 use super::window::Progress;
 use crate::decode::{Decoded, Prompt, Window, prompt_text};
 use crate::error::SpeechError;
@@ -39,7 +38,7 @@ impl Chunk {
 }
 
 pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechError> {
-    let speech = Regions::new(run.features.speech()?, run.n_frames).into_ranges();
+    let speech = run.speech()?.ranges().to_vec();
     let mut coming = Chunks::new(speech, run.window_frames());
     let prompt = run.options().prompt.as_deref().filter(|prompt| !prompt.trim().is_empty());
     let initial = prompt.map_or_else(Vec::new, |prompt| run.decoder.vocabulary.encode(&prompt_text(prompt)));

@@ -25,6 +25,7 @@ use crate::time::seconds;
 use crate::transcript::TranscriptEvent;
 use crate::vocabulary::{SpecialTokens, Vocabulary};
 use crate::{Chunking, Rules, Task, TranscribeOptions};
+use regions::Regions;
 
 /// Writes down what is said in a recording and tells it to `emit`, segment by segment, in order of time.
 ///
@@ -60,6 +61,7 @@ pub fn transcribe(
         segments: 0,
         text_tokens: 0,
         mels: Vec::new(),
+        speech: None,
     };
     if let Some(language) = language {
         run.set_language(language, None);
@@ -89,6 +91,8 @@ struct Run<'a> {
     segments: usize,
     text_tokens: usize,
     mels: Vec<f32>,
+    /// Where somebody speaks, once that was asked.
+    speech: Option<Regions>,
 }
 
 impl Run<'_> {
@@ -101,10 +105,25 @@ impl Run<'_> {
     }
 
     /// Encodes a window of content, of at most `window_frames`; what is missing is filled with zeros, as in the original.
-    fn encode(&mut self, window: Range<usize>) -> Result<Vec<AudioId>, SpeechError> {
-        self.mels.resize(self.session.shape().n_mels * self.window_frames(), 0.0);
-        self.features.window(window.start, window, &mut self.mels)?;
-        self.session.encode(&self.mels)
+    /// `None` where it is silent to the last bit: there is nothing to hear, and networks make something up.
+    fn encode(&mut self, window: Range<usize>) -> Result<Option<AudioId>, SpeechError> {
+        let frames = self.window_frames();
+        self.mels.resize(self.session.shape().n_mels * frames, 0.0);
+        self.features.window(window.start, window.clone(), &mut self.mels)?;
+        let mut content = self.mels.chunks_exact(frames).flat_map(|row| &row[..window.len()]);
+        let first = content.next();
+        if self.options().rules == Rules::Openai && content.all(|value| Some(value) == first) {
+            return Ok(None);
+        }
+        Ok(self.session.encode(&self.mels)?.first().copied())
+    }
+
+    /// Where somebody speaks.
+    fn speech(&mut self) -> Result<&Regions, SpeechError> {
+        if self.speech.is_none() {
+            self.speech = Some(Regions::new(self.features.speech()?, self.n_frames));
+        }
+        Ok(self.speech.get_or_insert_default())
     }
 
     /// Encodes windows whose features `write` writes.

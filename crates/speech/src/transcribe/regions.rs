@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Frame ranges in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Regions(Vec<Range<usize>>);
 
 impl Regions {
@@ -27,8 +27,13 @@ impl Regions {
         Self(joined)
     }
 
-    pub fn into_ranges(self) -> Vec<Range<usize>> {
-        self.0
+    pub fn ranges(&self) -> &[Range<usize>] {
+        &self.0
+    }
+
+    /// Whether some of it lies in a window.
+    pub fn touch(&self, window: &Range<usize>) -> bool {
+        self.window(window.start, window.len()).is_some_and(|found| found.start < window.end)
     }
 
     /// The next window of at most `longest` frames from `seek` on: it begins where there is something, and ends with the last
@@ -50,8 +55,8 @@ mod tests {
     #[test]
     fn ranges_are_put_in_order() {
         let regions = Regions::new(vec![50..80, 0..10, 10..20, 70..300, 40..40], 100);
-        assert_eq!(regions.into_ranges(), [0..20, 50..100]);
-        assert_eq!(Regions::whole(0).into_ranges(), []);
+        assert_eq!(regions.ranges(), [0..20, 50..100]);
+        assert_eq!(Regions::whole(0).ranges(), []);
     }
 
     #[test]
@@ -64,5 +69,7 @@ mod tests {
         assert_eq!(regions.window(990, 60), Some(990..1000));
         assert_eq!(regions.window(1000, 60), None);
         assert_eq!(Regions::whole(100).window(30, 60), Some(30..90));
+        assert!(regions.touch(&(0..11)) && regions.touch(&(90..400)) && regions.touch(&(0..1000)));
+        assert!(!regions.touch(&(0..10)) && !regions.touch(&(100..400)) && !regions.touch(&(1000..1100)));
     }
 }

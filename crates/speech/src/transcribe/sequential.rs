@@ -10,17 +10,16 @@ use crate::error::SpeechError;
 const MAX_CONTEXT_TEMPERATURE: f32 = 0.5;
 
 pub(super) fn transcribe(run: &mut Run<'_>) -> Result<(), SpeechError> {
-    let regions = if run.options().skip_silence {
-        Regions::new(run.features.speech()?, run.n_frames)
-    } else {
-        Regions::whole(run.n_frames)
-    };
+    let regions = if run.options().skip_silence { run.speech()?.clone() } else { Regions::whole(run.n_frames) };
     let mut context = Context::new(run);
     let mut progress = Progress::default();
     let mut seek = 0;
     while let Some(range) = regions.window(seek, run.window_frames()) {
-        let audio = run.encode(range.clone())?;
-        let Some(&audio) = audio.first() else { break };
+        let Some(audio) = run.encode(range.clone())? else {
+            seek = range.end;
+            run.progress(seek);
+            continue;
+        };
         run.know_language(audio)?;
         let prompt = context.prompt(run);
         let window = Window { audio, prompt, seek: range.start };

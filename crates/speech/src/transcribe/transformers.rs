@@ -24,8 +24,7 @@ pub(super) fn transcribe(run: &mut Run<'_>) -> Result<(), SpeechError> {
     let mut seek = 0;
     while seek < run.n_frames {
         let range = seek..run.n_frames.min(seek + run.window_frames());
-        let audio = run.encode(range.clone())?;
-        let Some(&audio) = audio.first() else { break };
+        let Some(audio) = run.encode(range.clone())? else { break };
         run.know_language(audio)?;
         let own_prompt = self::prompt(run, prompt.as_deref(), &before, condition);
         let window = Window { audio, prompt: own_prompt.clone(), seek };

@@ -44,7 +44,7 @@ impl Run<'_> {
         end: usize,
         progress: &mut Progress,
     ) -> Result<Outcome, SpeechError> {
-        if self.decoder.is_silence(decoded) {
+        if self.decoder.is_silence(decoded) || self.hears_noise(decoded, &window)? {
             progress.crawling = 0;
             return Ok(Outcome { drafts: Vec::new(), next: window.end, skipped: true });
         }
@@ -64,6 +64,12 @@ impl Run<'_> {
             progress.crawling = 0;
         }
         Ok(Outcome { drafts, next: next.min(end), skipped })
+    }
+
+    /// Whether the network doubts that somebody speaks, and nothing in the window is as loud as speech. Not in the original,
+    /// which keeps what the network is sure of: in noise and silence it is sure of what it made up.
+    fn hears_noise(&mut self, decoded: &Decoded, window: &Range<usize>) -> Result<bool, SpeechError> {
+        Ok(self.decoder.is_quiet(decoded) && !self.speech()?.touch(window))
     }
 
     fn finish_with_words(

@@ -2,7 +2,7 @@ use std::cell::Cell;
 
 use super::{plain, transcribe, words};
 use crate::testing::{NO_SPEECH, NO_TIMESTAMPS, PREVIOUS, Recording, START, Scripted, TRANSCRIBE, at, special_tokens};
-use crate::{NetworkError, SpeechError, Temperature, TranscribeOptions, TranscriptEvent};
+use crate::{Features, NetworkError, SpeechError, Temperature, TranscribeOptions, TranscriptEvent};
 
 const ONE: u32 = 256;
 const TWO: u32 = 257;
@@ -158,6 +158,69 @@ fn silence_has_no_segments() {
     // An answer without text, or of no length, is none.
     let mut network = Scripted::saying(100, |_| vec![at(0), u32::from(b'\n'), at(200)]);
     assert!(transcribe(&mut network, &mut Recording::new(1000), &plain()).unwrap().segments.is_empty());
+}
+
+#[test]
+fn sure_words_in_noise_are_not_believed() {
+    let script = |asked: &crate::testing::Asked<'_>, logits: &mut [f32]| {
+        if asked.tokens.last() == Some(&START) {
+            logits[NO_SPEECH as usize] = 20.0;
+        }
+        let said = [at(0), ONE, at(200)];
+        if asked.tokens.len() >= 3 {
+            logits[said.get(asked.sampled().len()).copied().unwrap_or(300) as usize] = 20.0;
+        }
+    };
+    let options = TranscribeOptions { no_speech_threshold: Some(0.6), condition_on_previous_text: false, ..plain() };
+    let mut recording = Recording::new(600);
+    recording.speech = vec![250..260, 590..600];
+    let certain = TranscribeOptions { logprob_threshold: Some(-1.0), ..options.clone() };
+    let told = transcribe(&mut Scripted::new(100, script), &mut recording, &certain).unwrap();
+    assert_eq!(told.texts(), [(200, 400, " one"), (400, 600, " one")], "nothing is as loud as speech before");
+    let trusting = TranscribeOptions { no_speech_threshold: None, ..certain };
+    let told = transcribe(&mut Scripted::new(100, script), &mut recording, &trusting).unwrap();
+    assert_eq!(told.segments.len(), 3);
+}
+
+#[test]
+fn perfect_silence_is_not_decoded() {
+    /// Zeros from one frame on.
+    struct Quiet(Recording, usize);
+    impl Features for Quiet {
+        fn n_mels(&self) -> usize {
+            2
+        }
+        fn n_frames(&self) -> usize {
+            self.0.n_frames
+        }
+        fn window(
+            &mut self,
+            start: usize,
+            content: std::ops::Range<usize>,
+            out: &mut [f32],
+        ) -> Result<(), SpeechError> {
+            self.0.window(start, content, out)?;
+            let from = self.1.saturating_sub(start).min(out.len() / 2);
+            let frames = out.len() / 2;
+            out.chunks_exact_mut(frames).for_each(|row| row[from..].fill(-1.5));
+            Ok(())
+        }
+        fn speech(&mut self) -> Result<Vec<std::ops::Range<usize>>, SpeechError> {
+            self.0.speech()
+        }
+    }
+    let mut network = Scripted::saying(100, |_| vec![at(0), ONE, at(200)]);
+    let (mut recording, tokens) = (Quiet(Recording::new(1000), 401), special_tokens());
+    let mut progress = Vec::new();
+    let mut emit = |event| {
+        if let TranscriptEvent::Progress { seconds } = event {
+            progress.push(seconds);
+        }
+    };
+    let options = TranscribeOptions { language: None, ..plain() };
+    crate::transcribe(&mut network, &words(), &tokens, &mut recording, &options, &mut emit, &|| false).unwrap();
+    assert_eq!(network.encoded.iter().map(|window| window.0).collect::<Vec<_>>(), [0, 200, 400]);
+    assert_eq!(progress, [2.0, 4.0, 6.0, 8.0, 10.0]);
 }
 
 #[test]
