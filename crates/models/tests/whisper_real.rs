@@ -4,9 +4,9 @@
 mod speech;
 
 use serde_json::Value;
-use speech::{clip_features, json, log_softmax, options, real_folder};
-use tsserve_models::cpu::Level;
-use tsserve_models::whisper::{WhisperCheckpoint, WhisperModel, WhisperRow};
+use speech::{clip_features, json, log_softmax, options, real_folder, teacher_forced};
+use tsserve_models::cpu::{Level, Quantization};
+use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperRow};
 
 /// Clips of the fixtures.
 const CLIPS: [&str; 2] = ["0870", "0880"];
@@ -63,10 +63,55 @@ fn the_checkpoint_says_what_transformers_does() {
     assert_eq!((checkpoint.config.n_mels, checkpoint.config.window_frames()), (80, 3000));
 }
 
+/// Mean difference of the five best log-probabilities in the fast mode, and where the best two are so far apart that the
+/// best is the same.
+const FAST: f64 = 0.05;
+const CLEAR_GAP: f64 = 0.1;
+
+#[test]
+fn fast_is_near() {
+    let checkpoint = WhisperCheckpoint::open(&real_folder()).unwrap();
+    let facts = json("real/whisper-base.json");
+    let suppress = [ids(&facts["suppress"]), ids(&facts["suppress_begin"])];
+    for (quantization, limit) in [(Quantization::Q8_0, FAST), (Quantization::Q4_K, 0.4), (Quantization::Q4_0, 0.4)] {
+        for level in Level::available().into_iter().rev().take(2) {
+            let options = options(level, Precision::Fast(quantization));
+            let mut model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
+            let (mut sum, mut n, mut worst) = (0.0, 0, 0f64);
+            for clip in CLIPS {
+                let facts = &facts["clips"][clip];
+                let audio = model.encode(&clip_features(clip, 80)).unwrap()[0];
+                // Teacher-forced with the expected tokens, so that one other choice does not end the comparison.
+                let prompt = ids(&facts["prompt"]);
+                let expected = ids(&facts["greedy_ids"]);
+                let tokens = [&prompt[..], &expected[..expected.len() - 1]].concat();
+                let vocab_size = model.config().vocab_size;
+                let logits = teacher_forced(&mut model, audio, &tokens);
+                let steps = logits.chunks(vocab_size).skip(prompt.len() - 1).map(log_softmax);
+                for (i, (step, facts)) in steps.zip(facts["steps"].as_array().unwrap()).enumerate() {
+                    let top: Vec<Vec<f64>> = facts["raw_top"].as_array().unwrap().iter().map(numbers).collect();
+                    for entry in &top {
+                        let difference = (step[entry[0] as usize] - entry[1]).abs();
+                        (sum, n, worst) = (sum + difference, n + 1, worst.max(difference));
+                    }
+                    let best = (0..step.len()).max_by(|&a, &b| step[a].total_cmp(&step[b])).unwrap();
+                    let clear = top[0][1] - top[1][1] > CLEAR_GAP || quantization != Quantization::Q8_0;
+                    assert!(best as f64 == top[0][0] || !clear || limit > FAST, "{clip} step {i}");
+                }
+                model.release_audio(audio);
+            }
+            let mean = sum / f64::from(n);
+            println!("{level} {}: mean {mean:.1e}, worst {worst:.1e}", quantization.name());
+            assert!(mean < limit, "{level} {}: {mean:.1e}", quantization.name());
+        }
+    }
+}
+
 #[test]
 fn exact_is_what_transformers_computes() {
     let checkpoint = WhisperCheckpoint::open(&real_folder()).unwrap();
-    let mut model = WhisperModel::load(&checkpoint, options(Level::detect()), &mut |_, _| {}).unwrap();
+    let mut model =
+        WhisperModel::load(&checkpoint, options(Level::detect(), Precision::Exact), &mut |_, _| {}).unwrap();
     let facts = json("real/whisper-base.json");
     let suppress = [ids(&facts["suppress"]), ids(&facts["suppress_begin"])];
     for clip in CLIPS {

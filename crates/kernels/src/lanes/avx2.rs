@@ -24,6 +24,18 @@ fn first(n: usize) -> (__m256i, __m256i) {
     }
 }
 
+/// The nearest bf16, ties to even, in the low halves of words. Of a NaN the highest bits and one that keeps it a NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rounded_to_bf16(a: __m256) -> __m256i {
+    let bits = _mm256_castps_si256(a);
+    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    let nan = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+    let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
+    _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, nan, is_nan))
+}
+
 /// Both halves through one instruction.
 macro_rules! both {
     ($op:ident($($arg:ident),*)) => {
@@ -84,6 +96,27 @@ impl Lanes for Avx2 {
     unsafe fn load_f16(from: *const u16) -> Self::F {
         // SAFETY: the caller's promise.
         unsafe { (_mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast()))) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn store_f16(to: *mut u16, a: Self::F) {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<NEAREST>(a.0));
+            _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<NEAREST>(a.1));
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn store_bf16(to: *mut u16, a: Self::F) {
+        let rounded = both!(rounded_to_bf16(a));
+        // Packing takes the halves of both by turns: words 0 to 3, 8 to 11, 4 to 7, 12 to 15.
+        let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(rounded.0, rounded.1));
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_si256(to.cast(), packed) }
     }
 
     #[inline]

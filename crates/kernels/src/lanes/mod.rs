@@ -12,6 +12,8 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -48,6 +50,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store_first(to: *mut f32, n: usize, a: Self::F);
     /// 16 values of IEEE half precision.
     unsafe fn load_f16(from: *const u16) -> Self::F;
+    /// Rounded to IEEE half precision, ties to even.
+    unsafe fn store_f16(to: *mut u16, a: Self::F);
+    /// Rounded to bf16, ties to even.
+    unsafe fn store_bf16(to: *mut u16, a: Self::F);
     /// Of 16 pairs of bf16 those in the low halves.
     unsafe fn load_bf16_low(from: *const u32) -> Self::F;
     /// Of 16 pairs of bf16 those in the high halves.

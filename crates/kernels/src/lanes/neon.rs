@@ -1,8 +1,7 @@
 //! NEON lanes: four registers of four lanes. NEON is part of every aarch64 target that std has.
 
 use std::arch::aarch64::*;
-
-use half::f16;
+use std::arch::asm;
 
 use super::{LANES, Lanes};
 
@@ -70,12 +69,50 @@ impl Lanes for Neon {
 
     #[inline]
     unsafe fn load_f16(from: *const u16) -> Self::F {
-        // The instruction that converts is stable later than this code.
-        // SAFETY: the caller's promise.
-        let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
-        let values: [f32; LANES] = std::array::from_fn(|i| f16::from_bits(bits[i]).to_f32());
-        // SAFETY: sixteen values.
-        unsafe { Self::load(values.as_ptr()) }
+        // SAFETY: the caller's promise for the load; the instruction, which std does not have yet, touches nothing but its
+        // registers.
+        unsafe {
+            std::array::from_fn(|i| {
+                let half = vreinterpret_u16_u8(vld1_u8(from.byte_add(8 * i).cast()));
+                let x: float32x4_t;
+                asm!(
+                    "fcvtl {x:v}.4s, {half:v}.4h", x = out(vreg) x, half = in(vreg) half,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+                x
+            })
+        }
+    }
+
+    #[inline]
+    unsafe fn store_f16(to: *mut u16, a: Self::F) {
+        for (i, x) in a.into_iter().enumerate() {
+            // SAFETY: as above, and the caller's promise for the store.
+            unsafe {
+                let half: uint16x4_t;
+                asm!(
+                    "fcvtn {half:v}.4h, {x:v}.4s", half = out(vreg) half, x = in(vreg) x,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+                vst1_u8(to.byte_add(8 * i).cast(), vreinterpret_u8_u16(half));
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn store_bf16(to: *mut u16, a: Self::F) {
+        for (i, x) in a.into_iter().enumerate() {
+            // SAFETY: NEON is part of the target, and the caller's promise for the store.
+            unsafe {
+                let bits = vreinterpretq_u32_f32(x);
+                let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+                let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+                // Of a NaN the highest bits, and one that keeps it a NaN.
+                let nan = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
+                let rounded = vbslq_u32(vceqq_f32(x, x), rounded, nan);
+                vst1_u8(to.byte_add(8 * i).cast(), vreinterpret_u8_u16(vshrn_n_u32::<16>(rounded)));
+            }
+        }
     }
 
     #[inline]

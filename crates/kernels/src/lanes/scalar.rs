@@ -1,6 +1,6 @@
 //! Portable lanes: the definition.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{LANES, Lanes};
 
@@ -59,6 +59,18 @@ impl Lanes for Scalar {
     unsafe fn load_f16(from: *const u16) -> Self::F {
         // SAFETY: the caller's promise.
         map(unsafe { from.cast::<[u16; LANES]>().read_unaligned() }, |bits| f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(to: *mut u16, a: Self::F) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(a.map(|x| f16::from_f32(x).to_bits())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, a: Self::F) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(a.map(|x| bf16::from_f32(x).to_bits())) }
     }
 
     #[inline(always)]

@@ -17,6 +17,8 @@ pub(crate) struct Panel<'a> {
     pub n_cols: usize,
     /// Rows of the matrix: outputs.
     pub n_out: usize,
+    /// Bytes ahead of what is read that is prefetched; 0 for not at all.
+    pub prefetch: usize,
 }
 
 impl Panel<'_> {
@@ -80,7 +82,7 @@ impl Panel<'_> {
             start: StartAt::Zero,
             out,
             stride,
-            prefetch: 0,
+            prefetch: self.prefetch,
         };
         (operands, groups)
     }

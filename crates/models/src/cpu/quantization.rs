@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tsserve_kernels::{Format, TILE};
 
 use super::weights::{format_of, padded};
-use crate::checkpoint::{Checkpoint, StoredRows, TensorRole};
+use crate::checkpoint::{Checkpoint, LayerTensor, StoredRows, TensorRole};
 
 /// How matrices in bf16, f16 and f32 are quantised at load. What a file has quantised stays as it is, norms and biases
 /// stay in f32.
@@ -33,6 +33,11 @@ impl Quantization {
     /// The quantisation with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|quantization| quantization.name() == name)
+    }
+
+    /// The format of a layer's matrix with rows of `n_cols` weights that are not quantised; `None`: as it is stored.
+    pub(crate) fn format_of(self, n_cols: usize) -> Option<Format> {
+        self.format(TensorRole::Layer(0, LayerTensor::Down), n_cols)
     }
 
     /// The format of a matrix in `role` with rows of `n_cols` weights that are not quantised; `None`: as it is stored.
@@ -95,7 +100,6 @@ pub fn packed_size(checkpoint: &Checkpoint, quantization: Option<Quantization>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::LayerTensor;
 
     #[test]
     fn formats_fall_back_by_the_length_of_rows() {

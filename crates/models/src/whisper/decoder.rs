@@ -254,6 +254,7 @@ impl<'r> Forward<'_, 'r> {
             // SAFETY: this row's alone.
             let x = unsafe { self.parts.x.part(row * width..(row + 1) * width) };
             decoder.embedding.dequantize_row(step.tokens[row] as usize, x);
+            elementwise::add(level, x, &decoder.centre);
             elementwise::add(level, x, &decoder.positions[step.positions[row] * width..][..width]);
         });
     }
@@ -341,9 +342,9 @@ impl<'r> Forward<'_, 'r> {
             let from = |part: usize| first * stride + part * width + head * d;
             let rows = |part: usize| self.parts.qkv.read(from(part)..from(part) + (n - 1) * stride + d);
             let place = (index * decoder_heads + head) * panels.bytes();
-            panels.write(cache.at(place), start, n, rows(1), rows(2), stride);
+            panels.write(level, cache.at(place), start, n, rows(1), rows(2), stride);
             let memory = cache.read(place..place + panels.bytes());
-            let queries = Queries { q: rows(0), stride, n, seen: start + n, causal: true, dots: false };
+            let queries = Queries { q: rows(0), stride, n, seen: start + n, causal: true, dots: false, prefetch: 0 };
             self.attend(&panels, memory, &queries, &layer.out.matrix, (first, head), None);
         }
     }
@@ -366,7 +367,7 @@ impl<'r> Forward<'_, 'r> {
         let seen = config.audio_context;
         // SAFETY: as above.
         let q = unsafe { self.parts.qkv.read(at..at + (n - 1) * width + d) };
-        let queries = Queries { q, stride: width, n, seen, causal: false, dots: false };
+        let queries = Queries { q, stride: width, n, seen, causal: false, dots: false, prefetch: self.pass.prefetch };
         let mut keep = tap.and_then(|tap| {
             let number = tap.heads.iter().position(|&wanted| wanted == (index, head))?;
             Some(move |row: usize, scores: &[f32]| {
@@ -460,6 +461,8 @@ impl Head<'_> {
         let (x, y) = (Shared::new(&mut buffers.x), Shared::new(&mut buffers.y));
         let (logits, out) = (Shared::new(&mut buffers.logits), Shared::new(out));
         let input = buffers.head.writer(n);
+        let mut offsets = [0.0f32; MAX_BLOCK_ROWS];
+        let offsets = Shared::new(&mut offsets);
         team.run(&|worker| {
             worker.share(n, |i| {
                 // SAFETY: the stream is only read here; y's row and the input's are the chunk's alone.
@@ -468,6 +471,8 @@ impl Head<'_> {
                     let normed = y.part(i * width..(i + 1) * width);
                     norm_row(level, &decoder.norm, x, normed);
                     input.store(level, matrix, i, 0, normed);
+                    // What the embedding's centre would have added to every logit.
+                    offsets.part(i..i + 1)[0] = normed.iter().zip(&decoder.centre).map(|(x, c)| x * c).sum();
                 }
             });
             let n_groups = matrix.n_groups();
@@ -481,7 +486,8 @@ impl Head<'_> {
                     for (row, (_, place)) in wanted.iter().enumerate() {
                         let from = logits.read(row * stride + columns.start..row * stride + columns.end);
                         let to = out.part(place * vocab_size + columns.start..place * vocab_size + columns.end);
-                        to.copy_from_slice(from);
+                        let offset = offsets.read(row..row + 1)[0];
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to = from + offset);
                     }
                 }
             });

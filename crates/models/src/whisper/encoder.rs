@@ -16,6 +16,9 @@ use crate::cpu::shared::Shared;
 /// Positions whose rows are computed together, at most.
 const CHUNK: usize = 96;
 
+/// Values between rows whose columns are read: at a distance of a power of two they would share a few cache lines' places.
+const PAD: usize = 16;
+
 /// Chunks per thread, so that one that is held up costs little.
 const CHUNKS_PER_THREAD: usize = 4;
 
@@ -44,7 +47,7 @@ pub(super) struct EncoderBuffers {
 struct ThreadScratch {
     /// `[CHUNK][width]`
     normed: Vec<f32>,
-    /// `[CHUNK][3 * width or inner]`
+    /// `[CHUNK][3 * width + PAD or inner]`
     wide: Vec<f32>,
     /// Rounded input of a product.
     half: Vec<u16>,
@@ -55,7 +58,7 @@ impl EncoderBuffers {
     pub(super) fn new(config: &WhisperConfig, panels: Panels, threads: usize) -> Self {
         let WhisperConfig { n_mels, width, audio_context, encoder_heads, encoder_inner, .. } = *config;
         let frames = config.window_frames();
-        let wide = (3 * width).max(encoder_inner);
+        let wide = (3 * width + PAD).max(encoder_inner);
         let states = || vec![0.0; audio_context * width];
         let conv_input = (2 * CHUNK + 1) * width.max(n_mels);
         Self {
@@ -150,9 +153,9 @@ impl<'r> Window<'_, 'r> {
 
     /// Has `rows(first, n)` compute chunks of `0..total`.
     fn chunks(&self, total: usize, rows: impl Fn(usize, usize)) {
-        // Multiples of the kernels' blocks of rows.
-        let even = total.div_ceil(self.worker.n_active() * CHUNKS_PER_THREAD).next_multiple_of(12);
-        let chunk = even.clamp(12, CHUNK);
+        // Multiples of the kernels' blocks of rows, and of the groups in which keys are packed.
+        let even = total.div_ceil(self.worker.n_active() * CHUNKS_PER_THREAD).next_multiple_of(CHUNK / 2);
+        let chunk = even.min(CHUNK);
         self.worker.share(total.div_ceil(chunk), |i| rows(i * chunk, chunk.min(total - i * chunk)));
     }
 
@@ -233,7 +236,7 @@ impl<'r> Window<'_, 'r> {
             for (x, out) in x.chunks_exact(width).zip(normed.chunks_exact_mut(width)) {
                 norm_row(level, &layer.attn_norm, x, out);
             }
-            let stride = 3 * width;
+            let stride = 3 * width + PAD;
             self.linear(&layer.qkv, normed, width, n, wide.as_mut_ptr(), stride, half);
             let q = self.parts.q.part(first * width..(first + n) * width);
             for (q, row) in q.chunks_exact_mut(width).zip(wide.chunks_exact(stride)) {
@@ -243,7 +246,7 @@ impl<'r> Window<'_, 'r> {
             for head in 0..heads {
                 let memory = self.parts.kv.at(head * self.parts.panels.bytes());
                 let (k, v) = (&wide[width + head * head_dim..], &wide[2 * width + head * head_dim..]);
-                self.parts.panels.write(memory, first, n, k, v, stride);
+                self.parts.panels.write(level, memory, first, n, k, v, stride);
             }
         }
     }
@@ -258,7 +261,7 @@ impl<'r> Window<'_, 'r> {
         unsafe {
             let memory = self.parts.kv.read(head * bytes..(head + 1) * bytes);
             let q = self.parts.q.read(at..at + (n - 1) * width + head_dim);
-            let queries = Queries { q, stride: width, n, seen: audio_context, causal: false, dots };
+            let queries = Queries { q, stride: width, n, seen: audio_context, causal: false, dots, prefetch: 0 };
             let out = self.parts.attended.at(at);
             let scratch = &mut self.scratch().attention;
             attend_panels(level, &self.parts.panels, memory, &queries, scratch, out, width, None);
@@ -305,17 +308,25 @@ impl<'r> Window<'_, 'r> {
     fn cross_kv(&self, index: usize, kv: &Linear) {
         let config = self.encoding.config;
         let (width, heads) = (config.width, config.decoder_heads);
-        let (head_dim, cross) = (width / heads, self.encoding.cross);
+        let (head_dim, cross, level) = (width / heads, self.encoding.cross, self.encoding.products.level);
         self.chunks(config.audio_context, |first, n| {
             let ThreadScratch { wide, half, .. } = self.scratch();
             // SAFETY: x is only read in this phase; these positions are the chunk's alone.
             unsafe {
                 let x = self.parts.x.read(first * width..(first + n) * width);
-                let stride = 2 * width;
+                let stride = 2 * width + PAD;
                 self.linear(kv, x, width, n, wide.as_mut_ptr(), stride, half);
                 for head in 0..heads {
                     let memory = self.parts.cross.at((index * heads + head) * cross.bytes());
-                    cross.write(memory, first, n, &wide[head * head_dim..], &wide[width + head * head_dim..], stride);
+                    cross.write(
+                        level,
+                        memory,
+                        first,
+                        n,
+                        &wide[head * head_dim..],
+                        &wide[width + head * head_dim..],
+                        stride,
+                    );
                 }
             }
         });

@@ -17,5 +17,5 @@ mod weights;
 pub use checkpoint::WhisperCheckpoint;
 pub use config::WhisperConfig;
 pub use error::WhisperError;
-pub use model::{WhisperModel, WhisperOptions, WhisperRow};
+pub use model::{Precision, WhisperModel, WhisperOptions, WhisperRow};
 pub use special_ids::WhisperSpecialIds;

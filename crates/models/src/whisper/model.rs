@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::Panels;
-use tsserve_kernels::{Format, Level, MAX_BLOCK_ROWS, Team};
+use tsserve_kernels::{Format, Level, MAX_BLOCK_ROWS, Team, has_bf16_dots};
 
 use super::checkpoint::WhisperCheckpoint;
 use super::config::WhisperConfig;
@@ -18,8 +18,25 @@ use super::rows::Products;
 use super::step::{MAX_ROWS, Step};
 use super::weights::{Decoder, Encoder, Packer, Packing};
 use crate::config::ConfigError;
+use crate::cpu::Quantization;
 use crate::cpu::shared::Shared;
 use crate::error::ModelError;
+
+/// How finely a network computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Fast, and near to f32: the encoder in bf16 where the machine is fast at that and in f32 elsewhere; the decoder's
+    /// weights quantised as said where they are not already, with activations of 16 bits; keys and values in f16.
+    Fast(Quantization),
+    /// Weights as they are stored, and everything else in f32.
+    Exact,
+}
+
+impl Default for Precision {
+    fn default() -> Self {
+        Self::Fast(Quantization::Q8_0)
+    }
+}
 
 /// How a network is to run.
 #[derive(Debug, Clone)]
@@ -28,12 +45,53 @@ pub struct WhisperOptions {
     pub level: Level,
     /// Threads that compute, the caller's among them.
     pub threads: usize,
+    pub precision: Precision,
     /// Encoded windows that may be alive at a time.
     pub max_windows: usize,
     /// Caches that may be alive at a time; one more is kept for alignments.
     pub max_caches: usize,
     /// Leased for each layer of the encoder and each pass of the decoder.
     pub pool: ComputePool,
+}
+
+/// The formats that follow from a precision.
+struct Formats {
+    /// Are products of the encoder those of bf16 with bf16?
+    dots: bool,
+    encoder: Packing,
+    decoder: Packing,
+    head: Packing,
+    /// Keys and values of the encoder's layers.
+    attended: Format,
+    /// Keys and values that are kept for the decoder.
+    kept: Format,
+}
+
+impl Formats {
+    fn of(level: Level, precision: Precision) -> Self {
+        let stored = Packing::Stored;
+        match precision {
+            Precision::Exact => Self {
+                dots: false,
+                encoder: stored,
+                decoder: stored,
+                head: stored,
+                attended: Format::F32,
+                kept: Format::F32,
+            },
+            Precision::Fast(quantization) => {
+                let dots = level >= Level::Vnni && level <= Level::Amx && has_bf16_dots();
+                Self {
+                    dots,
+                    encoder: if dots { Packing::Bf16 } else { stored },
+                    decoder: Packing::To(quantization),
+                    head: Packing::To(Quantization::Q8_0),
+                    attended: if dots { Format::BF16 } else { Format::F32 },
+                    kept: Format::F16,
+                }
+            }
+        }
+    }
 }
 
 /// Tokens that one hypothesis appends to its cache.
@@ -81,7 +139,7 @@ impl WhisperModel {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
         let config = checkpoint.config.clone();
-        let WhisperOptions { level, threads, .. } = options;
+        let WhisperOptions { level, threads, precision, .. } = options;
         let team = crate::cpu::team(threads)
             .map_err(|error| ConfigError::Unsupported { what: format!("a team of {threads} threads ({error})") })?;
         let total = config.encoder_layers + config.decoder_layers + 1;
@@ -92,16 +150,17 @@ impl WhisperModel {
             progress(done, total);
         };
         let packer = Packer { checkpoint, threads };
-        let encoder = packer.encoder(Packing::Stored, &mut count)?;
-        let decoder = packer.decoder(Packing::Stored, Packing::Stored, Packing::Stored, &mut count)?;
+        let Formats { dots, encoder, decoder, head, attended, kept } = Formats::of(level, precision);
+        let encoder = packer.encoder(encoder, &mut count)?;
+        let decoder = packer.decoder(decoder, head, if dots { Packing::Bf16 } else { Packing::Stored }, &mut count)?;
         let (encoder_head, decoder_head) = (config.width / config.encoder_heads, config.width / config.decoder_heads);
-        let cross = Panels::new(Format::F32, decoder_head, config.audio_context);
-        let cached = Panels::new(Format::F32, decoder_head, config.text_context);
-        let attended = Panels::new(Format::F32, encoder_head, config.audio_context);
+        let cross = Panels::new(kept, decoder_head, config.audio_context);
+        let cached = Panels::new(kept, decoder_head, config.text_context);
+        let attended = Panels::new(attended, encoder_head, config.audio_context);
         let heads = config.decoder_layers * config.decoder_heads;
         let n_threads = team.n_threads();
         Ok(Self {
-            products: Products { level, dots: false },
+            products: Products { level, dots },
             prefetch: 0,
             windows: Places::new("window", heads * cross.bytes(), options.max_windows),
             caches: Places::new("cache", heads * cached.bytes(), options.max_caches + 1),
@@ -120,6 +179,17 @@ impl WhisperModel {
 
     pub fn config(&self) -> &WhisperConfig {
         &self.config
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.encoder.bytes() + self.decoder.bytes()
+    }
+
+    /// Bytes of weights, and of one window's keys and values, that one token reads.
+    pub fn bytes_per_token(&self) -> usize {
+        let heads = self.config.decoder_layers * self.config.decoder_heads;
+        self.decoder.bytes_per_token() + heads * self.cross.bytes()
     }
 
     /// Encodes windows, each `[n_mels][window_frames]`, one after the other in `mels`. The answers are kept until they are

@@ -7,7 +7,7 @@ use super::checkpoint::WhisperCheckpoint;
 use super::config::WhisperConfig;
 use super::tensors::Stored;
 use crate::config::ConfigError;
-use crate::cpu::format_of;
+use crate::cpu::{Quantization, format_of};
 use crate::error::ModelError;
 
 /// A matrix and what is added to its products.
@@ -64,12 +64,38 @@ pub(super) struct Encoder {
 
 #[derive(Debug)]
 pub(super) struct Decoder {
-    /// Embedding and head.
+    /// Embedding and head, less `centre`.
     pub embedding: Matrix,
+    /// The mean of the embedding's rows where it is quantised here, `[width]`, otherwise zeros. Whisper's rows are nearly
+    /// this and little else: without it what is left has much smaller weights, and so quantisation makes much smaller
+    /// errors: half in the log-probabilities of base.
+    pub centre: Vec<f32>,
     /// `[text_context][width]`
     pub positions: Vec<f32>,
     pub layers: Vec<DecoderLayer>,
     pub norm: Norm,
+}
+
+impl Encoder {
+    pub(super) fn bytes(&self) -> usize {
+        let layer = |l: &EncoderLayer| [&l.qkv, &l.out, &l.fc1, &l.fc2].iter().map(|l| l.matrix.bytes()).sum::<usize>();
+        self.conv1.matrix.bytes() + self.conv2.matrix.bytes() + self.layers.iter().map(layer).sum::<usize>()
+    }
+}
+
+impl Decoder {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes_per_token() + self.layers.iter().map(|layer| layer.cross_kv.matrix.bytes()).sum::<usize>()
+    }
+
+    /// Bytes of the matrices that every token goes through.
+    pub(super) fn bytes_per_token(&self) -> usize {
+        let layer = |l: &DecoderLayer| {
+            let matrices = [&l.qkv, &l.out, &l.cross_q, &l.cross_out, &l.fc1, &l.fc2];
+            matrices.iter().map(|linear| linear.matrix.bytes()).sum::<usize>()
+        };
+        self.embedding.bytes() + self.layers.iter().map(layer).sum::<usize>()
+    }
 }
 
 /// What becomes of a matrix's weights when they are packed.
@@ -79,8 +105,8 @@ pub(super) enum Packing {
     Stored,
     /// Rounded to bf16.
     Bf16,
-    /// Quantised, where rows divide into its blocks.
-    To(Format),
+    /// Quantised, where rows divide into its blocks and are not quantised already.
+    To(Quantization),
 }
 
 /// Packs tensors of one checkpoint.
@@ -124,7 +150,12 @@ impl Packer<'_> {
         let WhisperConfig { width, text_context, decoder_layers, decoder_inner: inner, vocab_size, .. } =
             self.checkpoint.config;
         let stored = self.checkpoint.tensors.get("decoder.embed_tokens.weight", &[vocab_size, width])?;
-        let embedding = self.pack(&[stored], head)?;
+        let quantized_here = match (head, stored.kind().and_then(format_of)) {
+            (Packing::To(head), kind) => !kind.is_some_and(Format::is_quantized) && head.format_of(width).is_some(),
+            _ => false,
+        };
+        let centre = if quantized_here { mean_row(&stored) } else { vec![0.0; width] };
+        let embedding = self.pack(&[stored], head, Some(&centre))?;
         progress();
         let positions = self.values("decoder.embed_positions.weight", &[text_context, width])?;
         let mut layers = Vec::with_capacity(decoder_layers);
@@ -144,7 +175,7 @@ impl Packer<'_> {
             });
             progress();
         }
-        Ok(Decoder { embedding, positions, layers, norm: self.norm("decoder.layer_norm")? })
+        Ok(Decoder { embedding, centre, positions, layers, norm: self.norm("decoder.layer_norm")? })
     }
 
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
@@ -162,7 +193,7 @@ impl Packer<'_> {
     fn linear(&self, name: &str, n_out: usize, n_in: usize, packing: Packing) -> Result<Linear, ModelError> {
         let stored = self.checkpoint.tensors.get(&format!("{name}.weight"), &[n_out, n_in])?;
         let bias = self.values(&format!("{name}.bias"), &[n_out])?;
-        Ok(Linear { matrix: self.pack(&[stored], packing)?, bias })
+        Ok(Linear { matrix: self.pack(&[stored], packing, None)?, bias })
     }
 
     /// Square matrices that read the same input as one. Keys have no bias.
@@ -178,7 +209,7 @@ impl Packer<'_> {
                 bias.extend(self.values(&format!("{name}.{part}.bias"), &[width])?);
             }
         }
-        Ok(Linear { matrix: self.pack(&stored, packing)?, bias })
+        Ok(Linear { matrix: self.pack(&stored, packing, None)?, bias })
     }
 
     /// A convolution over three times, `[out, in, 3]` in files, as a matrix `[out, 3 * in]`: windows of times are rows.
@@ -194,8 +225,8 @@ impl Packer<'_> {
         Ok(Linear { matrix: self.pack_values(n_out, 3 * n_in, by_time, packing)?, bias })
     }
 
-    /// Rows of several tensors of one width as one matrix.
-    fn pack(&self, parts: &[Stored<'_>], packing: Packing) -> Result<Matrix, ModelError> {
+    /// Rows of several tensors of one width as one matrix; `less` is taken from each where it is quantised.
+    fn pack(&self, parts: &[Stored<'_>], packing: Packing, less: Option<&[f32]>) -> Result<Matrix, ModelError> {
         let Some(first) = parts.first() else { return Err(broken_pack("nothing to pack")) };
         let (per_part, n_cols) = (first.n_rows, first.n_cols);
         let n_rows = parts.len() * per_part;
@@ -205,12 +236,14 @@ impl Packer<'_> {
         let wanted = match packing {
             Packing::Stored => stored,
             Packing::Bf16 => Some(Format::BF16),
-            Packing::To(format) if n_cols.is_multiple_of(format.block().0) => {
-                Some(stored.filter(|stored| stored.is_quantized()).unwrap_or(format))
+            Packing::To(quantization) => {
+                stored.filter(|stored| stored.is_quantized()).or_else(|| quantization.format_of(n_cols)).or(stored)
             }
-            Packing::To(_) => stored,
         };
-        let row = |row: usize, out: &mut [f32]| parts[row / per_part].row_f32(row % per_part, out);
+        let row = |row: usize, out: &mut [f32]| {
+            parts[row / per_part].row_f32(row % per_part, out);
+            out.iter_mut().zip(less.into_iter().flatten()).for_each(|(x, less)| *x -= less);
+        };
         match wanted {
             Some(format) if stored == Some(format) && n_cols.is_multiple_of(format.block().0.max(TILE)) => {
                 let rows = |row: usize| parts[row / per_part].row(row % per_part);
@@ -239,6 +272,16 @@ impl Packer<'_> {
         let row = |row: usize| &bytes[2 * row * n_cols..][..2 * n_cols];
         Matrix::pack(Format::BF16, n_rows, n_cols, self.threads, &row).map_err(refused)
     }
+}
+
+/// The mean of a tensor's rows.
+fn mean_row(stored: &Stored<'_>) -> Vec<f32> {
+    let (mut sums, mut row) = (vec![0.0f64; stored.n_cols], vec![0.0; stored.n_cols]);
+    for index in 0..stored.n_rows {
+        stored.row_f32(index, &mut row);
+        sums.iter_mut().zip(&row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    sums.into_iter().map(|sum| (sum / stored.n_rows as f64) as f32).collect()
 }
 
 fn refused(error: PackError) -> ModelError {

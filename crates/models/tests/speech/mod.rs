@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use tsserve_engine::ComputePool;
 use tsserve_models::cpu::Level;
-use tsserve_models::whisper::{WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
+use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
 
 pub const TINY: [&str; 3] = ["whisper", "whisper_en", "whisper_30s"];
 
@@ -40,12 +40,12 @@ impl Golden {
     }
 }
 
-pub fn options(level: Level) -> WhisperOptions {
-    WhisperOptions { level, threads: 2, max_windows: 8, max_caches: 8, pool: ComputePool::new() }
+pub fn options(level: Level, precision: Precision) -> WhisperOptions {
+    WhisperOptions { level, threads: 2, precision, max_windows: 8, max_caches: 8, pool: ComputePool::new() }
 }
 
-pub fn tiny(name: &str, level: Level) -> WhisperModel {
-    WhisperModel::load(&open(name), options(level), &mut |_, _| {}).unwrap()
+pub fn tiny(name: &str, level: Level, precision: Precision) -> WhisperModel {
+    WhisperModel::load(&open(name), options(level, precision), &mut |_, _| {}).unwrap()
 }
 
 pub fn open(name: &str) -> WhisperCheckpoint {
