@@ -86,7 +86,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), SpeechError> {
+    /// # Errors
+    /// The transcription was cancelled.
+    pub fn check(&self) -> Result<(), SpeechError> {
         if (self.cancelled)() { Err(SpeechError::Cancelled) } else { Ok(()) }
     }
 }

@@ -107,6 +107,7 @@ impl Run<'_> {
     /// Encodes a window of content, of at most `window_frames`; what is missing is filled with zeros, as in the original.
     /// `None` where it is silent to the last bit: there is nothing to hear, and networks make something up.
     fn encode(&mut self, window: Range<usize>) -> Result<Option<AudioId>, SpeechError> {
+        self.session.check()?;
         let frames = self.window_frames();
         self.mels.resize(self.session.shape().n_mels * frames, 0.0);
         self.features.window(window.start, window.clone(), &mut self.mels)?;

@@ -42,19 +42,22 @@ pub(super) fn check(
 }
 
 fn language(options: &TranscribeOptions, tokens: &SpecialTokens) -> Result<Option<usize>, SpeechError> {
-    let code = match &options.language {
-        Some(given) => match language_code(given) {
-            Some(code) => Some(code),
-            None => return invalid("language", format!("'{}' is no language that is known here", shorten(given))),
-        },
-        None => None,
-    };
-    if tokens.languages.is_empty() {
+    let english_only = tokens.languages.is_empty();
+    if english_only {
         ensure(options.task == Task::Transcribe, "task", || "this model does not translate".to_owned())?;
-        ensure(code.is_none_or(|code| code == "en"), "language", || "this model knows English only".to_owned())?;
+    }
+    let Some(given) = &options.language else { return Ok(english_only.then_some(0)) };
+    // A checkpoint may know languages that Whisper does not.
+    if let Some(index) = tokens.languages.iter().position(|(known, _)| known == given) {
+        return Ok(Some(index));
+    }
+    let Some(code) = language_code(given) else {
+        return invalid("language", format!("'{}' is no language that is known here", shorten(given)));
+    };
+    if english_only {
+        ensure(code == "en", "language", || "this model knows English only".to_owned())?;
         return Ok(Some(0));
     }
-    let Some(code) = code else { return Ok(None) };
     match tokens.languages.iter().position(|(known, _)| known == code) {
         Some(index) => Ok(Some(index)),
         None => invalid("language", format!("this model does not know '{code}'")),
@@ -146,6 +149,15 @@ mod tests {
         assert_eq!(checked(Some("English"), Task::Transcribe), Ok(Some(0)));
         assert_eq!(checked(Some("fr"), Task::Transcribe), Err("this model knows English only".into()));
         assert_eq!(checked(None, Task::Translate), Err("this model does not translate".into()));
+    }
+
+    #[test]
+    fn a_checkpoint_may_know_languages_of_its_own() {
+        let mut tokens = special_tokens();
+        tokens.languages.push(("tlh".to_owned(), 250));
+        let options = TranscribeOptions { language: Some("tlh".into()), ..Default::default() };
+        let checked = check(&options, &tokens, Scripted::new(100, |_, _| {}).shape());
+        assert!(matches!(checked, Ok(Some(4))));
     }
 
     #[test]
