@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use tsserve_kernels::attention::{PanelScratch, Panels, Queries, attend_panels};
+use tsserve_kernels::attention::{PanelScratch, Panels, Queries, ScoresTap, attend_panels};
 use tsserve_kernels::elementwise::{self, Activation};
 use tsserve_kernels::{
     Level, MAX_BLOCK_ROWS, Matrix, Planes, QuantizedRows, ROW_GROUP, RowsWriter, TILE, Team, Worker, multiply,
@@ -394,7 +394,7 @@ impl<'r> Forward<'_, 'r> {
         queries: &Queries<'_>,
         next: &Matrix,
         (first, head): (usize, usize),
-        tap: Option<&mut dyn FnMut(usize, &[f32])>,
+        tap: Option<ScoresTap<'_>>,
     ) {
         let WhisperConfig { width, decoder_heads, .. } = *self.pass.config;
         let (d, level) = (width / decoder_heads, self.pass.level);

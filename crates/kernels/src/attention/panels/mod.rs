@@ -45,6 +45,9 @@ pub struct Queries<'a> {
     pub prefetch: usize,
 }
 
+/// Hears a row's number and its scores.
+pub type ScoresTap<'t> = &'t mut dyn FnMut(usize, &[f32]);
+
 /// The memory one thread needs. Sized once.
 #[derive(Debug)]
 pub struct PanelScratch {
@@ -91,7 +94,7 @@ pub unsafe fn attend_panels(
     scratch: &mut PanelScratch,
     out: *mut f32,
     out_stride: usize,
-    mut tap: Option<&mut dyn FnMut(usize, &[f32])>,
+    mut tap: Option<ScoresTap<'_>>,
 ) {
     let Panels { format, head_dim, capacity } = *panels;
     let Queries { q, stride, n, seen, causal, dots, prefetch } = *queries;
