@@ -72,7 +72,6 @@ const CLEAR_GAP: f64 = 0.1;
 fn fast_is_near() {
     let checkpoint = WhisperCheckpoint::open(&real_folder()).unwrap();
     let facts = json("real/whisper-base.json");
-    let suppress = [ids(&facts["suppress"]), ids(&facts["suppress_begin"])];
     for (quantization, limit) in [(Quantization::Q8_0, FAST), (Quantization::Q4_K, 0.4), (Quantization::Q4_0, 0.4)] {
         for level in Level::available().into_iter().rev().take(2) {
             let options = options(level, Precision::Fast(quantization));

@@ -29,7 +29,7 @@ mod avx512;
 mod neon;
 
 pub use pages::{KvPages, PAGE};
-pub use panels::{PanelScratch, Panels, Queries, attend_panels};
+pub use panels::{PanelScratch, Panels, Queries, ScoresTap, attend_panels};
 pub use rows::attend_rows;
 pub use scratch::Scratch;
 pub use spans::{attend_span, attend_spans};
