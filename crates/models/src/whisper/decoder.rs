@@ -344,7 +344,7 @@ impl<'r> Forward<'_, 'r> {
             let place = (index * decoder_heads + head) * panels.bytes();
             panels.write(level, cache.at(place), start, n, rows(1), rows(2), stride);
             let memory = cache.read(place..place + panels.bytes());
-            let queries = Queries { q: rows(0), stride, n, seen: start + n, causal: true, dots: false, prefetch: 0 };
+            let queries = Queries { q: rows(0), stride, n, seen: start + n, causal: true, dots: false };
             self.attend(&panels, memory, &queries, &layer.out.matrix, (first, head), None);
         }
     }
@@ -367,7 +367,7 @@ impl<'r> Forward<'_, 'r> {
         let seen = config.audio_context;
         // SAFETY: as above.
         let q = unsafe { self.parts.qkv.read(at..at + (n - 1) * width + d) };
-        let queries = Queries { q, stride: width, n, seen, causal: false, dots: false, prefetch: self.pass.prefetch };
+        let queries = Queries { q, stride: width, n, seen, causal: false, dots: false };
         let mut keep = tap.and_then(|tap| {
             let number = tap.heads.iter().position(|&wanted| wanted == (index, head))?;
             Some(move |row: usize, scores: &[f32]| {
@@ -377,7 +377,7 @@ impl<'r> Forward<'_, 'r> {
                 unsafe { tap.scores.part(place..place + seen) }.copy_from_slice(scores);
             })
         });
-        let keep = keep.as_mut().map(|keep| keep as &mut dyn FnMut(usize, &[f32]));
+        let keep = keep.as_mut().map(|keep| keep as ScoresTap<'_>);
         let memory = &window[place..place + cross.bytes()];
         // SAFETY: these columns of the run's rows are the chunk's alone.
         unsafe { self.attend(&cross, memory, &queries, &layer.cross_out.matrix, (first, head), keep) };

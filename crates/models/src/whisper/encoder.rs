@@ -261,7 +261,7 @@ impl<'r> Window<'_, 'r> {
         unsafe {
             let memory = self.parts.kv.read(head * bytes..(head + 1) * bytes);
             let q = self.parts.q.read(at..at + (n - 1) * width + head_dim);
-            let queries = Queries { q, stride: width, n, seen: audio_context, causal: false, dots, prefetch: 0 };
+            let queries = Queries { q, stride: width, n, seen: audio_context, causal: false, dots };
             let out = self.parts.attended.at(at);
             let scratch = &mut self.scratch().attention;
             attend_panels(level, &self.parts.panels, memory, &queries, scratch, out, width, None);

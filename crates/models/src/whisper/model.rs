@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::Panels;
@@ -21,6 +22,15 @@ use crate::config::ConfigError;
 use crate::cpu::Quantization;
 use crate::cpu::shared::Shared;
 use crate::error::ModelError;
+
+/// Bytes ahead of the weight stream that may be prefetched, how much faster than not at all that must be, and how long it
+/// is tried out.
+const PREFETCH: [usize; 3] = [0, 8 << 10, 16 << 10];
+const WORTH_IT: f64 = 0.95;
+const PATIENCE: Duration = Duration::from_millis(60);
+
+/// Bytes of weights that caches hold: they are not prefetched.
+const OF_CACHES: usize = 8 << 20;
 
 /// How finely a network computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +169,7 @@ impl WhisperModel {
         let attended = Panels::new(attended, encoder_head, config.audio_context);
         let heads = config.decoder_layers * config.decoder_heads;
         let n_threads = team.n_threads();
-        Ok(Self {
+        let mut model = Self {
             products: Products { level, dots },
             prefetch: 0,
             windows: Places::new("window", heads * cross.bytes(), options.max_windows),
@@ -174,7 +184,37 @@ impl WhisperModel {
             pool: options.pool,
             cross,
             cached,
-        })
+        };
+        if model.decoder.bytes_per_token() > OF_CACHES {
+            model.choose_prefetch();
+        }
+        Ok(model)
+    }
+
+    /// Sets how far ahead passes of few rows prefetch weights to what is fastest on this machine. Distances are tried in
+    /// turns, so that a neighbour on the machine disturbs all alike.
+    fn choose_prefetch(&mut self) {
+        let Ok(audio) = self.windows.take() else { return };
+        if let Ok(cache) = self.new_cache() {
+            let row = WhisperRow { audio: audio as u32, cache, tokens: &[0], wanted: &[0] };
+            let (started, mut logits) = (Instant::now(), Vec::new());
+            let mut best = [Duration::MAX; PREFETCH.len()];
+            // The first one touches the memory that is measured.
+            let mut measures = self.decode(&[row], &mut logits).is_ok();
+            while measures && started.elapsed() < PATIENCE {
+                for (best, distance) in best.iter_mut().zip(PREFETCH) {
+                    self.prefetch = distance;
+                    let started = Instant::now();
+                    measures &= self.truncate_cache(cache, 0).is_ok() && self.decode(&[row], &mut logits).is_ok();
+                    *best = started.elapsed().min(*best);
+                }
+            }
+            let without = best[0].mul_f64(WORTH_IT);
+            let fastest = (1..PREFETCH.len()).min_by_key(|&i| best[i]).filter(|&i| best[i] < without);
+            self.prefetch = PREFETCH[fastest.unwrap_or(0)];
+            self.release_cache(cache);
+        }
+        self.windows.release(audio);
     }
 
     pub fn config(&self) -> &WhisperConfig {

@@ -201,9 +201,9 @@ unsafe fn put<E: Element, const PAIR: usize>(to: *mut E, tile: &[[E; LANES]; ROW
         if rows == ROW_GROUP {
             // Of known length.
             for i in (0..LANES).step_by(PAIR) {
-                for r in 0..ROW_GROUP {
-                    for j in 0..PAIR {
-                        to.add((i * ROW_GROUP) + r * PAIR + j).write(tile[r][i + j]);
+                for (r, row) in tile.iter().enumerate() {
+                    for (j, &x) in row[i..i + PAIR].iter().enumerate() {
+                        to.add(i * ROW_GROUP + r * PAIR + j).write(x);
                     }
                 }
             }
@@ -230,10 +230,10 @@ unsafe fn put_inputs<E: Element, const PAIR: usize>(
     unsafe {
         if rows == ROW_GROUP {
             let to = to.add(first * ROW_GROUP);
-            for i in (0..ROW_GROUP).step_by(PAIR) {
+            for (pair, inputs) in tile.chunks_exact(PAIR).enumerate() {
                 for lane in 0..LANES {
-                    for j in 0..PAIR {
-                        to.add(i * ROW_GROUP + lane * PAIR + j).write(tile[i + j][lane]);
+                    for (j, input) in inputs.iter().enumerate() {
+                        to.add((pair * ROW_GROUP + lane) * PAIR + j).write(input[lane]);
                     }
                 }
             }

@@ -25,8 +25,11 @@ const BLOCK: usize = 24;
 /// lose digits.
 const SPAN: usize = 256;
 
-/// Up to as many query rows wait for memory, and are worth prefetching for.
-const FEW: usize = 8;
+/// Numbers of query rows that wait for memory, and compute enough for prefetches to come in between.
+const PREFETCHING: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// Bytes ahead that is prefetched: the next four groups of keys of 64 dimensions in f16.
+const AHEAD: usize = 8 << 10;
 
 /// Queries of one head, and what they see.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +44,6 @@ pub struct Queries<'a> {
     pub causal: bool,
     /// Multiply bf16 with bf16. The panels are BF16 and the machine has dot products for it.
     pub dots: bool,
-    /// Bytes ahead of what is read that few rows prefetch; 0 for not at all.
-    pub prefetch: usize,
 }
 
 /// Hears a row's number and its scores.
@@ -97,11 +98,11 @@ pub unsafe fn attend_panels(
     mut tap: Option<ScoresTap<'_>>,
 ) {
     let Panels { format, head_dim, capacity } = *panels;
-    let Queries { q, stride, n, seen, causal, dots, prefetch } = *queries;
+    let Queries { q, stride, n, seen, causal, dots } = *queries;
     assert_eq!(memory.len(), panels.bytes(), "the memory of one head");
     assert!(seen <= capacity && seen <= scratch.capacity, "{seen} positions of {capacity}");
     assert!(seen > if causal { n.saturating_sub(1) } else { 0 }, "a query that sees nothing");
-    let prefetch = if n <= FEW { prefetch } else { 0 };
+    let prefetch = if PREFETCHING.contains(&n) { AHEAD } else { 0 };
     let width = scratch.capacity;
     // SAFETY: any bytes are f32s, and the memory is aligned to more.
     let (_, scores, _) = unsafe { scratch.scores.align_to_mut::<f32>() };

@@ -66,7 +66,7 @@ fn answers_are_near_f64_and_equal_at_every_level_and_split() {
         for format in FORMATS {
             let panels = Panels::new(format, head_dim, capacity);
             let (k_stored, v_stored) = (rounded(format, &k), rounded(format, &v));
-            let queries = Queries { q: &q, stride, n, seen, causal, dots: false, prefetch: 0 };
+            let queries = Queries { q: &q, stride, n, seen, causal, dots: false };
             let memory = filled(Level::Scalar, &panels, &[seen], &k, &v, stride);
             let expected = attend(Level::Scalar, &panels, &memory, queries);
             for (r, row) in expected.chunks(head_dim).enumerate() {
@@ -83,7 +83,6 @@ fn answers_are_near_f64_and_equal_at_every_level_and_split() {
                     let written = filled(level, &panels, pieces, &k, &v, stride);
                     assert_eq!(*written, *memory, "{level} {format} {pieces:?}");
                 }
-                let queries = Queries { prefetch: 4096, ..queries };
                 assert_eq!(bits(&attend(level, &panels, &memory, queries)), bits(&expected), "{level} {format}");
                 // A row alone.
                 let last = Queries { q: &q[(n - 1) * stride..], n: 1, ..queries };
@@ -106,7 +105,7 @@ fn dots_of_bf16_are_near_f64() {
         let q: Vec<f32> = random.normals(n * d).iter().map(|q| q * 0.2).collect();
         let panels = Panels::new(Format::BF16, d, seen);
         let memory = filled(Level::detect(), &panels, &[seen], &k, &v, d);
-        let queries = Queries { q: &q, stride: d, n, seen, causal: false, dots: true, prefetch: 0 };
+        let queries = Queries { q: &q, stride: d, n, seen, causal: false, dots: true };
         let found = attend(Level::detect(), &panels, &memory, queries);
         let (k, v, q) = (rounded(Format::BF16, &k), rounded(Format::BF16, &v), rounded(Format::BF16, &q));
         let (mut error, mut norm) = (0.0, 0.0);
@@ -132,7 +131,7 @@ fn taps_see_scores_and_copies_are_equal() {
         let stored = rounded(format, &k);
         let mut scratch = PanelScratch::new(64, d);
         let (mut out, mut taps) = (vec![0.0; 2 * d], Vec::new());
-        let queries = Queries { q: &q, stride: d, n: 2, seen, causal: false, dots: false, prefetch: 0 };
+        let queries = Queries { q: &q, stride: d, n: 2, seen, causal: false, dots: false };
         let mut tap = |row: usize, scores: &[f32]| taps.push((row, scores.to_vec()));
         // SAFETY: `out` has two rows.
         unsafe {
