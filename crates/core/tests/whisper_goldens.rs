@@ -5,6 +5,7 @@ mod whisper_support;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
+use tsserve_models::whisper::Precision;
 use tsserve_speech::{
     FeatureOptions, Features, RecordingFeatures, Rules, Segment, Task, Temperature, TranscribeOptions, VadOptions,
 };
@@ -95,7 +96,7 @@ fn every_case_of_generate_is_told() {
     let mut cases = 0;
     for model in MODELS {
         let golden = json(&format!("golden/{model}.json"));
-        let mut loaded = Loaded::open(&fixtures().join("models").join(model));
+        let mut loaded = Loaded::open(&fixtures().join("models").join(model), Precision::Exact);
         for kind in ["short", "long"] {
             for (case, golden_case) in golden[kind].as_object().unwrap() {
                 let options = options(&golden_case["options"], golden["prompt_text"].as_str().unwrap());
@@ -112,7 +113,7 @@ fn every_case_of_generate_is_told() {
 fn the_endpoint_of_transformers_says_the_same() {
     for model in MODELS {
         let golden = json(&format!("golden/{model}.json"));
-        let mut loaded = Loaded::open(&fixtures().join("models").join(model));
+        let mut loaded = Loaded::open(&fixtures().join("models").join(model), Precision::Exact);
         let told = loaded.transcribe(features(model, "short").as_mut(), &options(&Value::Null, ""));
         assert_eq!(told.text(), golden["serve"]["text"].as_str().unwrap(), "{model}");
         assert_eq!(told.segments[0].tokens, ids(&golden["serve"]["ids"]), "{model}");
@@ -123,7 +124,7 @@ fn the_endpoint_of_transformers_says_the_same() {
 fn languages_have_the_same_probabilities() {
     for model in ["whisper", "whisper_30s"] {
         let golden = json(&format!("golden/{model}.json"));
-        let mut loaded = Loaded::open(&fixtures().join("models").join(model));
+        let mut loaded = Loaded::open(&fixtures().join("models").join(model), Precision::Exact);
         let told = loaded.transcribe(features(model, "short").as_mut(), &options(&Value::Null, ""));
         let (code, probability) = told.language.unwrap();
         let probabilities = golden["language_detection"]["probs"].as_object().unwrap();
@@ -139,7 +140,7 @@ fn tokens_are_heard_at_the_same_times() {
     let mut compared = 0;
     for model in MODELS {
         let golden = json(&format!("golden/{model}.json"));
-        let mut loaded = Loaded::open(&fixtures().join("models").join(model));
+        let mut loaded = Loaded::open(&fixtures().join("models").join(model), Precision::Exact);
         let language = if model == "whisper_en" { Value::Null } else { Value::from("en") };
         for kind in ["short", "long"] {
             let case = &golden["token_timestamps"][kind];

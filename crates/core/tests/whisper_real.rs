@@ -6,6 +6,7 @@ mod whisper_support;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tsserve_models::whisper::Precision;
 use tsserve_speech::{Chunking, FeatureOptions, RecordingFeatures, Temperature, TranscribeOptions, VadOptions};
 use whisper_support::{Loaded, Told, fixtures, json, wav};
 
@@ -13,12 +14,12 @@ use whisper_support::{Loaded, Told, fixtures, json, wav};
 const NEAR: f64 = 0.2;
 const CLIPS: [&str; 2] = ["0870", "0880"];
 
-fn real() -> Loaded {
+fn real(precision: Precision) -> Loaded {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tsserve/weights");
     let folder = std::env::var_os("TSSERVE_WEIGHTS_DIR").map_or_else(default, PathBuf::from).join("whisper-base-ct2");
     let missing = "is missing; fetch the weights first, or set TSSERVE_WEIGHTS_DIR";
     assert!(folder.join("model.bin").is_file(), "{} {missing}", folder.display());
-    Loaded::open(&folder)
+    Loaded::open(&folder, precision)
 }
 
 fn samples(clip: &str) -> Vec<f32> {
@@ -63,17 +64,19 @@ fn compare(name: &str, told: &Told, expected: &[Value], duration: f64) {
 #[test]
 fn real_clips_have_the_segments_and_words_of_faster_whisper() {
     let facts = json("real/whisper-base.json");
-    let mut loaded = real();
-    for clip in CLIPS {
-        let told = loaded.transcribe(&mut features(samples(clip)), &options());
-        let expected = facts["clips"][clip]["segments"].as_array().unwrap();
-        compare(clip, &told, expected, samples(clip).len() as f64 / 16_000.0);
+    for precision in [Precision::Exact, Precision::default()] {
+        let mut loaded = real(precision);
+        for clip in CLIPS {
+            let told = loaded.transcribe(&mut features(samples(clip)), &options());
+            let expected = facts["clips"][clip]["segments"].as_array().unwrap();
+            compare(clip, &told, expected, samples(clip).len() as f64 / 16_000.0);
+        }
     }
 }
 
 #[test]
 fn real_english_is_recognised() {
-    let mut loaded = real();
+    let mut loaded = real(Precision::Exact);
     let told = loaded.transcribe(&mut features(samples("0870")), &TranscribeOptions { language: None, ..options() });
     let (code, probability) = told.language.unwrap();
     assert_eq!(code, "en");
@@ -84,7 +87,7 @@ fn real_english_is_recognised() {
 #[test]
 fn real_speech_is_the_same_in_every_mode() {
     let expected = "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them.";
-    let mut loaded = real();
+    let mut loaded = real(Precision::Exact);
     let modes = [
         ("beams", TranscribeOptions { beam_size: Some(5), ..options() }),
         ("batched", TranscribeOptions { chunking: Chunking::Batched { batch: 4 }, ..options() }),
@@ -117,7 +120,7 @@ fn recording() -> (Vec<f32>, Vec<f64>) {
 #[test]
 fn real_recordings_longer_than_a_window_are_those_of_faster_whisper() {
     let facts = json("real/whisper-base-long.json");
-    let mut loaded = real();
+    let mut loaded = real(Precision::Exact);
     let recording = recording().0;
     for mode in ["conditioned", "unconditioned", "plain", "beams", "prompted"] {
         let given = &facts[mode]["options"];
@@ -144,7 +147,7 @@ fn real_recordings_longer_than_a_window_are_those_of_faster_whisper() {
 #[test]
 fn real_recordings_are_whole_in_every_mode() {
     let (recording, starts) = recording();
-    let mut loaded = real();
+    let mut loaded = real(Precision::Exact);
     let modes = [
         ("skipping silence", TranscribeOptions { skip_silence: true, ..options() }),
         ("batched", TranscribeOptions { chunking: Chunking::Batched { batch: 4 }, ..options() }),
@@ -179,7 +182,7 @@ fn real_recordings_are_whole_in_every_mode() {
 
 #[test]
 fn real_silence_says_nothing() {
-    let mut loaded = real();
+    let mut loaded = real(Precision::Exact);
     assert_eq!(loaded.transcribe(&mut features(vec![0.0; 16_000 * 40]), &options()).text(), "");
     // Steady noise, loud enough to be taken for speech: the original tells of "the next room", again and again.
     let mut state = 1u32;

@@ -40,13 +40,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    pub fn open(folder: &Path) -> Self {
+    pub fn open(folder: &Path, precision: Precision) -> Self {
         let checkpoint = WhisperCheckpoint::open(folder).unwrap();
         let ids = checkpoint.special_ids.clone();
         let level = Level::detect();
-        let precision = Precision::Exact;
-        let options =
-            WhisperOptions { level, threads: 2, precision, max_windows: 8, max_caches: 24, pool: ComputePool::new() };
+        let pool = ComputePool::new();
+        let options = WhisperOptions { level, threads: 2, precision, max_windows: 8, max_caches: 24, pool };
         let model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
         let tokens = SpecialTokens {
             end_of_text: ids.end_of_text,

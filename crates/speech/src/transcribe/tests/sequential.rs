@@ -298,7 +298,9 @@ fn errors_and_cancellation_end_it_and_release_everything() {
         let (words, mut emit) = (words(), |_| {});
         let result = crate::transcribe(&mut network, &words, &tokens, &mut recording, &options, &mut emit, &cancelled);
         assert!(matches!(result, Err(SpeechError::Cancelled)));
-        assert_eq!(network.encoded.len() + network.calls.len(), patience, "no call after it");
+        // It is asked before every call, and before a window is read.
+        let calls = network.encoded.len() + network.calls.len();
+        assert!(calls <= patience && 2 * calls + 1 >= patience, "{calls} calls after {patience} questions");
         assert_eq!(network.held(), 0);
     }
 }
