@@ -192,7 +192,6 @@ unsafe fn write_as<L: Lanes, E: Element, const PAIR: usize>(
 }
 
 /// Tile rows as the rows `first..first + rows` of a group, whose first sixteen inputs are at `to`.
-#[expect(clippy::needless_range_loop, reason = "the same index on both sides")]
 #[inline(always)]
 unsafe fn put<E: Element, const PAIR: usize>(to: *mut E, tile: &[[E; LANES]; ROW_GROUP], first: usize, rows: usize) {
     let place = |r: usize, i: usize| (i / PAIR * ROW_GROUP + first + r) * PAIR + i % PAIR;
@@ -218,7 +217,6 @@ unsafe fn put<E: Element, const PAIR: usize>(to: *mut E, tile: &[[E; LANES]; ROW
 }
 
 /// Tile rows as inputs `first..first + rows` of a group of sixteen rows that starts at `to`.
-#[expect(clippy::needless_range_loop, reason = "the same index on both sides")]
 #[inline(always)]
 unsafe fn put_inputs<E: Element, const PAIR: usize>(
     to: *mut E,
