@@ -140,7 +140,8 @@ export function toLoadedModel(model: BindingLoadedModel): LoadedModel {
 
 /** The error that an event ends its request with, if it does. */
 export function failureOf(event: BindingEvent): EngineError | undefined {
-  if (event.type === 'failed') return new EngineError(toCode(event.code), event.message ?? 'the request failed', event.param);
+  if (event.type === 'failed')
+    return new EngineError(toCode(event.code), event.message ?? 'the request failed', event.param);
   return event.type === 'finished' && event.reason === 'aborted'
     ? new EngineError('cancelled', 'the request was cancelled')
     : undefined;
