@@ -1,6 +1,7 @@
 /** What a run with peers leaves: every sample, so that tables, plots and the page are made from it alone. */
 
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 import { figure, median, medianInterval, type Figure } from '../statistics.js';
 import type { ContenderName } from './contenders.js';
@@ -78,6 +79,7 @@ export async function readResults(path: string): Promise<Results | undefined> {
 }
 
 export async function writeResults(path: string, results: Results): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
   await writeFile(path, `${JSON.stringify(results, undefined, 1)}\n`);
 }
 
