@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::RowRole;
+use crate::{RowRole, SequencePlan, StepPlan};
 
 /// Positions that the context costs are given for.
 const CONTEXT_UNIT: f64 = 1024.0;
@@ -73,6 +73,12 @@ impl StepCosts {
             _ if x0 == x1 => y1 * rows as f64 / x1 as f64,
             _ => y0 + (y1 - y0) * (rows - x0) as f64 / (x1 - x0) as f64,
         }
+    }
+
+    /// Seconds of the step of a plan.
+    pub fn plan(&self, plan: &StepPlan) -> f64 {
+        let with = |load: StepLoad, s: &SequencePlan| load.with(s.role, s.start, s.tokens.len());
+        self.seconds(&plan.sequences.iter().fold(StepLoad::default(), with))
     }
 
     /// Seconds of a step. Rows of the two roles may be computed one after the other, so their times are added: on the

@@ -138,7 +138,9 @@ impl Team {
             cursor.0.store(0, Ordering::Relaxed);
         }
         if n_active == 1 {
-            return work(&worker);
+            work(&worker);
+            let now = Instant::now();
+            return pace.record(now, now - started, Duration::ZERO);
         }
         // SAFETY: only the lifetime changes. The pointer is followed by threads that take part in this work only, and
         // they have all left it before this function returns or unwinds.
@@ -160,6 +162,12 @@ impl Team {
             drop(pace);
             resume_unwind(payload.unwrap_or_else(|| Box::new(Broken)));
         }
+    }
+
+    /// Tells how long a step, of one piece of work or several, was expected to take on the quiet machine and took: what
+    /// the number of threads is judged by. Expectations need to be right in proportion to each other only.
+    pub fn report(&self, expected: Duration, actual: Duration) {
+        lock(&self.pace).report(Instant::now(), expected, actual);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The CPU runner: loads a checkpoint into packed weights and computes steps.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tsserve_engine::{CacheGroup, CacheKind, ModelRunner, RunnerError, RunnerSpec, StepCosts, StepPlan, StepResults};
 use tsserve_kernels::attention::KvPages;
@@ -260,7 +261,12 @@ impl ModelRunner for CpuRunner {
     }
 
     fn run(&mut self, plan: &StepPlan) -> Result<StepResults, RunnerError> {
-        self.step(plan, None)
+        let started = Instant::now();
+        let results = self.step(plan, None)?;
+        if let Some(costs) = &self.costs {
+            self.team.report(Duration::from_secs_f64(costs.plan(plan)), started.elapsed());
+        }
+        Ok(results)
     }
 }
 
