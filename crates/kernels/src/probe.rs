@@ -5,42 +5,58 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::lanes::prefetch;
 use crate::{AlignedBytes, Level, Team};
 
-/// Bytes that one thread reads at a time.
-const READ_CHUNK: usize = 256 << 10;
+/// Bytes of one load of the widest kernels; what threads read is a multiple of it.
+const LINE: usize = 64;
 
-/// Bytes per second at which the team reads `bytes` bytes of memory: the best of `rounds` after one that touches them.
+/// Bytes ahead that are prefetched, in turns: some processors read half as fast again with it, others slower.
+const DISTANCES: [usize; 4] = [0, 4 << 10, 8 << 10, 16 << 10];
+
+/// Bytes per second at which the team reads `bytes` bytes of memory: the best of `rounds` for each prefetch distance,
+/// after one that touches the memory. Each thread reads one part from front to back, as it would its share of weights.
 pub fn read_bandwidth(team: &Team, bytes: usize, rounds: usize) -> f64 {
-    let mut memory = AlignedBytes::zeroed(bytes.max(READ_CHUNK));
+    let mut memory = AlignedBytes::zeroed(bytes.max(1 << 20));
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-    let n_chunks = memory.len() / READ_CHUNK;
-    let sum = AtomicU64::new(0);
+    let n_lines = memory.len() / LINE;
     let mut best = f64::INFINITY;
     for _ in 0..=rounds.max(1) {
-        let started = Instant::now();
-        team.run(&|worker| {
-            worker.share(n_chunks, |chunk| {
-                sum.fetch_add(read(&memory[chunk * READ_CHUNK..][..READ_CHUNK]), Ordering::Relaxed);
+        for distance in DISTANCES {
+            let started = Instant::now();
+            team.run(&|worker| {
+                let part = |index| index * n_lines / worker.n_active() * LINE;
+                read(&memory[part(worker.index())..part(worker.index() + 1)], distance);
             });
-        });
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    black_box(sum);
-    (n_chunks * READ_CHUNK) as f64 / best
-}
-
-/// Sums of every eighth byte's word: one load per eight bytes, nothing that would be slower than memory.
-fn read(bytes: &[u8]) -> u64 {
-    // SAFETY: any bytes are valid u64s.
-    let (_, words, _) = unsafe { bytes.align_to::<[u64; 8]>() };
-    let mut sums = [0u64; 8];
-    for line in words {
-        for (sum, word) in sums.iter_mut().zip(line) {
-            *sum = sum.wrapping_add(*word);
+            best = best.min(started.elapsed().as_secs_f64());
         }
     }
-    sums.iter().fold(0, |sum, part| sum.wrapping_add(*part))
+    (n_lines * LINE) as f64 / best
+}
+
+/// Loads every byte, with the widest loads there are and nothing that would be slower than memory.
+fn read(bytes: &[u8], distance: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the feature is there.
+            return unsafe { x86::read_avx512(bytes, distance) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature is there.
+            return unsafe { x86::read_avx2(bytes, distance) };
+        }
+    }
+    let mut sums = [0u64; 8];
+    for line in bytes.chunks_exact(LINE) {
+        if distance > 0 {
+            prefetch(line.as_ptr().wrapping_add(distance));
+        }
+        for (sum, word) in sums.iter_mut().zip(line.as_chunks().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    black_box(sums);
 }
 
 /// 8-bit multiplications and additions per second of the whole team, each counted as one operation: what integer
@@ -88,6 +104,36 @@ fn burn(level: Level, turns: usize) -> u64 {
 mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
+
+    use super::LINE;
+    use crate::lanes::prefetch;
+
+    /// A reader with the feature's loads into four independent sums.
+    macro_rules! read {
+        ($name:ident, $feature:literal, $vector:ty, $zero:ident, $load:ident, $add:ident) => {
+            #[target_feature(enable = $feature)]
+            pub(super) fn $name(bytes: &[u8], distance: usize) {
+                const LOADS: usize = LINE / size_of::<$vector>();
+                let mut sums = [$zero(); 4];
+                for lines in bytes.chunks_exact(4 * LINE) {
+                    for line in 0..4 {
+                        if distance > 0 {
+                            prefetch(lines.as_ptr().wrapping_add(distance + line * LINE));
+                        }
+                        for load in 0..LOADS {
+                            let at = line * LINE + load * size_of::<$vector>();
+                            // SAFETY: inside of `lines`, and unaligned loads ask for nothing more.
+                            sums[line] = $add(sums[line], unsafe { $load(lines[at..].as_ptr().cast()) });
+                        }
+                    }
+                }
+                black_box(sums);
+            }
+        };
+    }
+
+    read!(read_avx512, "avx512f", __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_add_epi64);
+    read!(read_avx2, "avx2", __m256i, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_add_epi64);
 
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) fn vnni(turns: usize) -> u64 {
