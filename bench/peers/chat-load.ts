@@ -112,21 +112,28 @@ function chat({ port, tokens, prefixCache }: ChatLoad, agent: Agent): Promise<Tr
     });
     const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
     const path = '/v1/chat/completions';
-    const sent = request({ host: '127.0.0.1', port, method: 'POST', path, headers, agent }, (response) => {
-      if (response.statusCode !== 200) {
-        response.resume();
-        reject(new Error(`${path} answered ${response.statusCode ?? 0}`));
-        return;
-      }
-      response.setEncoding('utf8');
-      response.on('data', (text: string) => parser.feed(text));
-      response.on('error', reject);
-      response.on('end', () => {
-        if (counted === 0) reject(new Error('a stream ended without its usage'));
-        else resolve({ start, parts, tokens: counted });
+    const send = (): void => {
+      const sent = request({ host: '127.0.0.1', port, method: 'POST', path, headers, agent }, (response) => {
+        if (response.statusCode !== 200) {
+          response.resume();
+          reject(new Error(`${path} answered ${response.statusCode ?? 0}`));
+          return;
+        }
+        response.setEncoding('utf8');
+        response.on('data', (text: string) => parser.feed(text));
+        response.on('error', reject);
+        response.on('end', () => {
+          if (counted === 0) reject(new Error('a stream ended without its usage'));
+          else resolve({ start, parts, tokens: counted });
+        });
       });
-    });
-    sent.on('error', reject);
-    sent.end(body);
+      sent.on('error', (error: NodeJS.ErrnoException) => {
+        // A server may close a connection that it kept at the moment when it is used again: clients ask once more.
+        if (sent.reusedSocket && error.code === 'ECONNRESET') send();
+        else reject(error);
+      });
+      sent.end(body);
+    };
+    send();
   });
 }
