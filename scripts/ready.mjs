@@ -23,6 +23,7 @@ await runScript(async () => {
     checks.armClippy,
     checks.rustTests,
     checks.armTests,
+    checks.olderArmTests,
     checks.nodeTests,
   ]);
 });

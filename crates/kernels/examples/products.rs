@@ -61,7 +61,11 @@ fn input(n_rows: usize, planes: Planes) -> QuantizedRows {
 fn pack(format: Format, n_rows: usize) -> Matrix {
     let (values, size) = format.block();
     // Bytes of which every f16 is small and finite.
-    let row: Vec<u8> = (0..N_COLS / values * size).map(|i| (i * 31 % 61) as u8).collect();
+    let mut row: Vec<u8> = (0..N_COLS / values * size).map(|i| (i * 31 % 61) as u8).collect();
+    if format == Format::MXFP4 {
+        // And exponents as models have them: products of subnormal scales would be measured otherwise.
+        row.iter_mut().step_by(size).for_each(|exponent| *exponent += 64);
+    }
     match Matrix::pack(format, n_rows, N_COLS, 1, &|_| &row) {
         Ok(matrix) => matrix,
         Err(error) => unreachable!("{error}"),

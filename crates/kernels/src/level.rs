@@ -18,11 +18,13 @@ pub enum Level {
     Amx,
     /// aarch64: NEON with the dot product instructions.
     Neon,
+    /// `Neon` and the matrix multiply instructions for bytes.
+    I8mm,
 }
 
 impl Level {
     /// Every level, slowest first.
-    pub const ALL: [Self; 6] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Vnni, Self::Amx, Self::Neon];
+    pub const ALL: [Self; 7] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Vnni, Self::Amx, Self::Neon, Self::I8mm];
 
     /// The fastest level of this machine.
     pub fn detect() -> Self {
@@ -43,6 +45,7 @@ impl Level {
             Self::Vnni => "vnni",
             Self::Amx => "amx",
             Self::Neon => "neon",
+            Self::I8mm => "i8mm",
         }
     }
 
@@ -84,16 +87,18 @@ impl Level {
             Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
             Self::Vnni => avx512(),
             // Not before its kernels are here.
-            Self::Amx | Self::Neon => false,
+            Self::Amx | Self::Neon | Self::I8mm => false,
         }
     }
 
     /// Can this machine run it?
     #[cfg(target_arch = "aarch64")]
     pub fn is_available(self) -> bool {
+        let dotprod = || std::arch::is_aarch64_feature_detected!("dotprod");
         match self {
             Self::Scalar => true,
-            Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Self::Neon => dotprod(),
+            Self::I8mm => dotprod() && std::arch::is_aarch64_feature_detected!("i8mm"),
             _ => false,
         }
     }
@@ -123,5 +128,13 @@ mod tests {
         assert_eq!(Level::from_name("sse9"), None);
         assert!(Level::available().contains(&Level::detect()));
         assert_eq!(Level::available()[0], Level::Scalar);
+    }
+
+    /// Whoever emulates a processor says what is to be found on it (`scripts/lib/checks.mjs`).
+    #[test]
+    fn the_detected_level_is_that_of_the_emulated_processor() {
+        if let Ok(expected) = std::env::var("TSSERVE_EXPECTED_CPU") {
+            assert_eq!(Level::detect().name(), expected);
+        }
     }
 }

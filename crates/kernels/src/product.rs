@@ -12,6 +12,8 @@ mod bf16;
 mod conv;
 mod float;
 #[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 mod panel;
 mod scalar;
@@ -75,6 +77,9 @@ pub unsafe fn multiply(
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
         Level::Neon => unsafe { neon::multiply(matrix, groups, input, out, stride, prefetch) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::I8mm => unsafe { i8mm::multiply(matrix, groups, input, out, stride, prefetch) },
         // SAFETY: as above.
         _ => unsafe { scalar::multiply(matrix, groups, input, out, stride) },
     }

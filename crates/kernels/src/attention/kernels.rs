@@ -78,7 +78,7 @@ pub(super) fn kernels(level: Level) -> &'static Kernels {
         #[cfg(target_arch = "x86_64")]
         Level::Vnni | Level::Amx => &super::avx512::KERNELS,
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => &super::neon::KERNELS,
+        Level::Neon | Level::I8mm => &super::neon::KERNELS,
         _ => &scalar::KERNELS,
     }
 }

@@ -173,7 +173,7 @@ macro_rules! leveled {
                 $crate::Level::Vnni | $crate::Level::Amx => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: every aarch64 target that std has knows NEON; the rest is the caller's promise.
-                $crate::Level::Neon => unsafe { $kernel::<$crate::lanes::Neon>($($arg),*) },
+                $crate::Level::Neon | $crate::Level::I8mm => unsafe { $kernel::<$crate::lanes::Neon>($($arg),*) },
                 // SAFETY: portable code; the rest is the caller's promise.
                 _ => unsafe { $kernel::<$crate::lanes::Scalar>($($arg),*) },
             }

@@ -12,7 +12,8 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use self::weights::{Header, codes, offset};
+pub(super) use self::weights::Header;
+use self::weights::{codes, offset};
 use super::weights::{Weights, for_format};
 use crate::{BlockSums, Format, Matrix, Planes, QuantizedBlock, ROW_GROUP, TILE};
 
@@ -86,10 +87,9 @@ unsafe fn product<F: Weights, const M: usize, const P: usize>(
                             fetch_ahead(tile.wrapping_add(prefetch + line));
                         }
                     }
-                    multiply_quarter::<F, M, P, 0>(&mut acc[0], &header, tile, t, x, sums);
-                    multiply_quarter::<F, M, P, 1>(&mut acc[1], &header, tile, t, x, sums);
-                    multiply_quarter::<F, M, P, 2>(&mut acc[2], &header, tile, t, x, sums);
-                    multiply_quarter::<F, M, P, 3>(&mut acc[3], &header, tile, t, x, sums);
+                    for (q, acc) in acc.iter_mut().enumerate() {
+                        multiply_quarter::<F, M, P>(acc, &header, tile, t, q, x, sums);
+                    }
                     x = x.add(M * P * TILE);
                     sums = sums.add(M);
                 }
@@ -107,39 +107,41 @@ unsafe fn product<F: Weights, const M: usize, const P: usize>(
 /// Asks for the cache line at `at`, which may be no memory of ours.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn fetch_ahead(at: *const u8) {
+pub(super) fn fetch_ahead(at: *const u8) {
     // SAFETY: a hint, which changes neither memory nor registers and never faults.
     unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags)) };
 }
 
-/// Adds a tile's products with rows `4 * Q` to `4 * Q + 3` of the group.
+/// Adds a tile's products with rows `4 * q` to `4 * q + 3` of the group.
 ///
 /// # Safety
-/// `tile` is tile `t` of a unit with this header, `x` its `[P][M][32]` values and `sums` its M sums.
+/// `tile` is tile `t` of a unit with this header, `x` its `[P][M][32]` values and `sums` its M sums; `q` is
+/// below 4.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn multiply_quarter<F: Weights, const M: usize, const P: usize, const Q: usize>(
+unsafe fn multiply_quarter<F: Weights, const M: usize, const P: usize>(
     acc: &mut [float32x4_t; M],
     header: &Header,
     tile: *const u8,
     t: usize,
+    q: usize,
     x: *const i8,
     sums: *const BlockSums,
 ) {
     // SAFETY: the caller's promises are those of what is called here.
     unsafe {
-        let [first, second] = header.scales::<F, Q>(tile, t);
+        let [first, second] = header.scales::<F>(tile, t, q);
         if F::HALVES {
             let mut dots = start::<F, M, P, LOW>(sums);
-            dot::<F, M, P, Q, 0>(&mut dots, tile, x);
+            dot::<F, M, P, 0>(&mut dots, tile, q, x);
             add::<M, P>(acc, &dots, first, sums);
             dots = start::<F, M, P, HIGH>(sums);
-            dot::<F, M, P, Q, 1>(&mut dots, tile, x);
+            dot::<F, M, P, 1>(&mut dots, tile, q, x);
             add::<M, P>(acc, &dots, second, sums);
         } else {
             let mut dots = start::<F, M, P, WHOLE>(sums);
-            dot::<F, M, P, Q, 0>(&mut dots, tile, x);
-            dot::<F, M, P, Q, 1>(&mut dots, tile, x);
+            dot::<F, M, P, 0>(&mut dots, tile, q, x);
+            dot::<F, M, P, 1>(&mut dots, tile, q, x);
             add::<M, P>(acc, &dots, first, sums);
         }
         if F::MINS {
@@ -187,14 +189,15 @@ unsafe fn start<F: Weights, const M: usize, const P: usize, const PART: u8>(
 /// As [`multiply_quarter`].
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn dot<F: Weights, const M: usize, const P: usize, const Q: usize, const H: usize>(
+unsafe fn dot<F: Weights, const M: usize, const P: usize, const H: usize>(
     dots: &mut [[int32x4_t; P]; M],
     tile: *const u8,
+    q: usize,
     x: *const i8,
 ) {
     // SAFETY: the tile is whole, and the values of row `r` in plane `p` start at `(p * M + r) * 32`.
     unsafe {
-        let codes = codes::<F, Q, H>(tile);
+        let codes = codes::<F, H>(tile, q);
         for (r, dots) in dots.iter_mut().enumerate() {
             for (p, dot) in dots.iter_mut().enumerate() {
                 *dot = sdot(*dot, codes, vld1q_s8(x.add((p * M + r) * TILE + 16 * H)));

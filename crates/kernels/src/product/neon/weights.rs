@@ -17,7 +17,7 @@ pub(super) const fn offset<F: Weights>() -> i32 {
 
 /// What the tiles of a K-quant's unit share, for each quarter of the rows.
 #[derive(Clone, Copy)]
-pub(super) struct Header {
+pub(in crate::product) struct Header {
     d: [float32x4_t; 4],
     dmin: [float32x4_t; 4],
     six_bits: SixBits,
@@ -51,32 +51,32 @@ impl Header {
         }
     }
 
-    /// The scales and minima of rows `4 * Q` to `4 * Q + 3` in tile `t`; the scales of both halves of the inputs, where
+    /// The scales and minima of rows `4 * q` to `4 * q + 3` in tile `t`; the scales of both halves of the inputs, where
     /// those have their own.
     ///
     /// # Safety
-    /// `tile` is the whole tile `t` of this header's unit, of format `F`.
+    /// `tile` is the whole tile `t` of this header's unit, of format `F`; `q` is below 4.
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    pub unsafe fn scales<F: Weights, const Q: usize>(&self, tile: *const u8, t: usize) -> [float32x4_t; 2] {
+    pub unsafe fn scales<F: Weights>(&self, tile: *const u8, t: usize, q: usize) -> [float32x4_t; 2] {
         let none = vdupq_n_f32(0.0);
         // SAFETY: tiles without header start with 16 scales, and 16 minima if they have them; those of Q6_K with twice
         // 16 bytes; `t` is below 8 where there is a header.
         unsafe {
             match F::FORMAT {
                 Format::Q4_K | Format::Q5_K => {
-                    let six_bits = self.six_bits.0.as_ptr().add(16 * t + 4 * Q);
-                    let d = vmulq_f32(self.d[Q], vcvtq_f32_u32(unsigned(six_bits)));
-                    let min = vmulq_f32(self.dmin[Q], vcvtq_f32_u32(unsigned(six_bits.add(128))));
+                    let six_bits = self.six_bits.0.as_ptr().add(16 * t + 4 * q);
+                    let d = vmulq_f32(self.d[q], vcvtq_f32_u32(unsigned(six_bits)));
+                    let min = vmulq_f32(self.dmin[q], vcvtq_f32_u32(unsigned(six_bits.add(128))));
                     [d, vnegq_f32(min)]
                 }
                 Format::Q6_K => {
-                    let tile = tile.add(4 * Q);
-                    [vmulq_f32(self.d[Q], signed(tile)), vmulq_f32(self.d[Q], signed(tile.add(16)))]
+                    let tile = tile.add(4 * q);
+                    [vmulq_f32(self.d[q], signed(tile)), vmulq_f32(self.d[q], signed(tile.add(16)))]
                 }
-                Format::MXFP4 => [e8m0_halves(tile.add(4 * Q)), none],
+                Format::MXFP4 => [e8m0_halves(tile.add(4 * q)), none],
                 _ => {
-                    let tile = tile.add(8 * Q);
+                    let tile = tile.add(8 * q);
                     [halves(tile), if F::MINS { halves(tile.add(MINS)) } else { none }]
                 }
             }
@@ -84,20 +84,20 @@ impl Header {
     }
 }
 
-/// The codes of inputs `16 * H` to `16 * H + 15` of rows `4 * Q` to `4 * Q + 3`, four inputs of each row in a register, as
+/// The codes of inputs `16 * H` to `16 * H + 15` of rows `4 * q` to `4 * q + 3`, four inputs of each row in a register, as
 /// signed bytes that lie [`offset`] above the weights.
 ///
 /// # Safety
-/// `tile` is a whole tile of format `F`.
+/// `tile` is a whole tile of format `F`, and `q` is below 4.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn codes<F: Weights, const Q: usize, const H: usize>(tile: *const u8) -> [int8x16_t; 4] {
+pub(super) unsafe fn codes<F: Weights, const H: usize>(tile: *const u8, q: usize) -> [int8x16_t; 4] {
     let layout = F::LAYOUT;
     let h = H as i8;
     // SAFETY: the codes and the planes of high bits are where the layout says.
     unsafe {
-        let codes = tile.add(layout.codes + 16 * Q);
-        let high = tile.add(layout.high + 16 * Q);
+        let codes = tile.add(layout.codes + 16 * q);
+        let high = tile.add(layout.high + 16 * q);
         match F::FORMAT {
             Format::Q8_0 => {
                 let codes = codes.add(256 * H);
