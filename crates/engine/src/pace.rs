@@ -3,6 +3,10 @@
 use crate::costs::{StepCosts, StepLoad};
 use crate::{EngineConfig, RowRole};
 
+/// How long a step with chunks may take in any case, in times of its answers alone. Sarathi-Serve (arXiv 2403.02310) takes
+/// 5 of them as a strict promise of the time between tokens.
+const OF_ANSWERS: f64 = 2.0;
+
 /// Cuts chunks so that steps keep the time that is wanted between two tokens. Where a chunk is cut changes no answer: a
 /// row's bits do not depend on the rows beside it.
 #[derive(Debug, Clone)]
@@ -17,8 +21,8 @@ pub(crate) struct Pace {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Planned {
     pub(crate) load: StepLoad,
-    /// Whether a token of an answer comes of it.
-    pub(crate) writes: bool,
+    /// What of it writes answers, if anything does.
+    pub(crate) answers: Option<StepLoad>,
     /// Whether a chunk is in it already.
     pub(crate) has_chunk: bool,
     /// Tokens that still fit.
@@ -40,13 +44,16 @@ impl Pace {
     }
 
     /// Where the chunk ends in this step: whole where no answer waits for the step, else as far as the target allows, at
-    /// a block's border. The first chunk of a step always has one block, so that prompts get on whatever the target.
-    /// `None`: not in this step.
+    /// a block's border. Answers that take more than half of the target alone are given as long again: else a busy server
+    /// or a large model would compute prompts a block at a time, each beside a step that costs as much without it. The
+    /// first chunk of a step always has one block, so that prompts get on whatever the target. `None`: not in this step.
     pub(crate) fn cut(&self, planned: &Planned, chunk: Chunk) -> Option<usize> {
         let Chunk { role, start, end } = chunk;
-        let has_time = |end: usize| {
-            !planned.writes || self.costs.seconds(&planned.load.with(role, start, end - start)) <= self.target
-        };
+        let target = planned
+            .answers
+            .as_ref()
+            .map_or(f64::INFINITY, |answers| self.target.max(OF_ANSWERS * self.costs.seconds(answers)));
+        let has_time = |end: usize| self.costs.seconds(&planned.load.with(role, start, end - start)) <= target;
         let fits = |end: usize| end - start <= planned.budget && has_time(end);
         if fits(end) {
             return Some(end);
@@ -93,19 +100,30 @@ mod tests {
         assert_eq!(cut(alone, 0, 50), Some(50));
         let writing = |n| {
             let load = (0..n).fold(StepLoad::default(), |load, _| load.with(RowRole::Decode, 9, 1));
-            Planned { load, writes: true, ..alone }
+            Planned { load, answers: Some(load), ..alone }
         };
-        // 2 ms for one answer leave 7 rows of a chunk, 5 ms for four leave 4 rows; then one block is the least.
-        assert_eq!([1, 4, 5, 20].map(|n| cut(writing(n), 8, 50)), [Some(12); 4]);
-        assert_eq!(cut(writing(1), 8, 15), Some(15));
-        assert_eq!(cut(writing(1), 8, 16), Some(12));
-        assert_eq!(cut(writing(20), 8, 9), Some(9));
-        // A second chunk has no right to a block.
-        let taken = Planned { has_chunk: true, ..writing(5) };
-        assert_eq!(cut(taken, 8, 50), None);
-        assert_eq!(cut(Planned { has_chunk: true, ..writing(1) }, 8, 50), Some(12));
+        // 2 ms for one answer leave 7 rows of a chunk, 4 ms for three leave 5 rows.
+        assert_eq!([1, 3].map(|n| cut(writing(n), 8, 50)), [Some(12); 2]);
+        assert_eq!([15, 16].map(|end| cut(writing(1), 8, end)), [Some(15), Some(12)]);
+        assert_eq!([13, 14].map(|end| cut(writing(3), 8, end)), [Some(13), Some(12)]);
+        // The first chunk has a block in any case, a second has no right to it.
+        let filled = |rows| {
+            let answers = writing(3);
+            Planned { load: answers.load.with(RowRole::Prompt, 8, rows), has_chunk: true, ..answers }
+        };
+        assert_eq!([1, 2].map(|rows| cut(filled(rows), 8, 50)), [Some(12), None]);
+        assert_eq!(cut(Planned { has_chunk: false, ..filled(9) }, 8, 50), Some(12));
         // From the middle of a block to its border.
-        assert_eq!(cut(writing(20), 6, 50), Some(8));
+        assert_eq!(cut(writing(3), 6, 50), Some(8));
+    }
+
+    #[test]
+    fn many_answers_leave_a_chunk_as_long_as_they_take() {
+        let load = (0..20).fold(StepLoad::default(), |load, _| load.with(RowRole::Decode, 9, 1));
+        let planned = Planned { load, answers: Some(load), budget: 100, ..Planned::default() };
+        // 21 ms of answers, and 21 rows of a chunk.
+        assert_eq!(cut(planned, 8, 50), Some(28));
+        assert_eq!(cut(Planned { has_chunk: true, load: load.with(RowRole::Prompt, 0, 18), ..planned }, 8, 50), None);
     }
 
     #[test]
@@ -123,7 +141,7 @@ mod tests {
         let config = EngineConfig { inter_token_target: None, ..EngineConfig::default() };
         let planned = Planned {
             load: StepLoad::default().with(RowRole::Decode, 9, 1),
-            writes: true,
+            answers: Some(StepLoad::default().with(RowRole::Decode, 9, 1)),
             has_chunk: true,
             budget: 99,
         };

@@ -326,7 +326,7 @@ impl Scheduler {
             Some(pace) => {
                 let planned = pace::Planned {
                     load: self.load(),
-                    writes: self.planned.iter().any(|p| p.writes),
+                    answers: self.planned.iter().any(|p| p.writes).then(|| self.load_of(|p| p.writes)),
                     has_chunk: self.planned.iter().any(|p| !p.writes),
                     budget,
                 };
@@ -337,7 +337,12 @@ impl Scheduler {
 
     /// What is in the step so far.
     fn load(&self) -> StepLoad {
-        self.planned.iter().fold(StepLoad::default(), |load, p| load.with(p.role, p.start, p.n_tokens))
+        self.load_of(|_| true)
+    }
+
+    fn load_of(&self, wanted: impl Fn(&&Planned) -> bool) -> StepLoad {
+        let parts = self.planned.iter().filter(wanted);
+        parts.fold(StepLoad::default(), |load, p| load.with(p.role, p.start, p.n_tokens))
     }
 
     /// Brings arrivals in, oldest first, while there is a place, budget, and memory for all of their known tokens.
