@@ -79,6 +79,7 @@ pub(crate) fn load(
             level,
             threads,
             precision,
+            arithmetic: None,
             max_windows: MAX_RUNNING * WINDOWS_EACH,
             max_caches: MAX_RUNNING * CACHES_EACH,
             pool: ComputePool::process(),

@@ -1,5 +1,6 @@
 //! Whisper's encoder and decoder on the CPU kernels.
 
+mod arithmetic;
 mod checkpoint;
 mod config;
 mod ct2;
@@ -8,14 +9,17 @@ mod encoder;
 mod error;
 mod model;
 mod places;
+mod precision;
 mod rows;
 mod special_ids;
 mod step;
 mod tensors;
 mod weights;
 
+pub use arithmetic::Arithmetic;
 pub use checkpoint::WhisperCheckpoint;
 pub use config::WhisperConfig;
 pub use error::WhisperError;
-pub use model::{Precision, WhisperModel, WhisperOptions, WhisperRow};
+pub use model::{WhisperModel, WhisperOptions, WhisperRow};
+pub use precision::Precision;
 pub use special_ids::WhisperSpecialIds;

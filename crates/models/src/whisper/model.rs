@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::Panels;
-use tsserve_kernels::{Format, Level, MAX_BLOCK_ROWS, Team, has_bf16_dots};
+use tsserve_kernels::{Level, MAX_BLOCK_ROWS, Team};
 
+use super::arithmetic::Arithmetic;
 use super::checkpoint::WhisperCheckpoint;
 use super::config::WhisperConfig;
 use super::decoder::{DecoderBuffers, Forward, Head, Parts, Pass, Tap};
 use super::encoder::{EncoderBuffers, Encoding};
 use super::error::WhisperError;
 use super::places::Places;
+use super::precision::{Formats, Precision};
 use super::rows::Products;
 use super::step::{MAX_ROWS, Step};
-use super::weights::{Decoder, Encoder, Packer, Packing};
+use super::weights::{Decoder, Encoder, Packer};
 use crate::config::ConfigError;
-use crate::cpu::Quantization;
 use crate::cpu::shared::Shared;
 use crate::error::ModelError;
 
@@ -32,22 +33,6 @@ const PATIENCE: Duration = Duration::from_millis(60);
 /// Bytes of weights that caches hold: they are not prefetched.
 const OF_CACHES: usize = 8 << 20;
 
-/// How finely a network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// Fast, and near to f32: the encoder in bf16 where the machine is fast at that and in f32 elsewhere; the decoder's
-    /// weights quantised as said where they are not already, with activations of 16 bits; keys and values in f16.
-    Fast(Quantization),
-    /// Weights as they are stored, and everything else in f32.
-    Exact,
-}
-
-impl Default for Precision {
-    fn default() -> Self {
-        Self::Fast(Quantization::Q8_0)
-    }
-}
-
 /// How a network is to run.
 #[derive(Debug, Clone)]
 pub struct WhisperOptions {
@@ -56,52 +41,14 @@ pub struct WhisperOptions {
     /// Threads that compute, the caller's among them.
     pub threads: usize,
     pub precision: Precision,
+    /// In the fast mode; `None`: what is fastest on this machine.
+    pub arithmetic: Option<Arithmetic>,
     /// Encoded windows that may be alive at a time.
     pub max_windows: usize,
     /// Caches that may be alive at a time; one more is kept for alignments.
     pub max_caches: usize,
     /// Leased for each layer of the encoder and each pass of the decoder.
     pub pool: ComputePool,
-}
-
-/// The formats that follow from a precision.
-struct Formats {
-    /// Are products of the encoder those of bf16 with bf16?
-    dots: bool,
-    encoder: Packing,
-    decoder: Packing,
-    head: Packing,
-    /// Keys and values of the encoder's layers.
-    attended: Format,
-    /// Keys and values that are kept for the decoder.
-    kept: Format,
-}
-
-impl Formats {
-    fn of(level: Level, precision: Precision) -> Self {
-        let stored = Packing::Stored;
-        match precision {
-            Precision::Exact => Self {
-                dots: false,
-                encoder: stored,
-                decoder: stored,
-                head: stored,
-                attended: Format::F32,
-                kept: Format::F32,
-            },
-            Precision::Fast(quantization) => {
-                let dots = level >= Level::Vnni && level <= Level::Amx && has_bf16_dots();
-                Self {
-                    dots,
-                    encoder: if dots { Packing::Bf16 } else { stored },
-                    decoder: Packing::To(quantization),
-                    head: Packing::To(Quantization::Q8_0),
-                    attended: if dots { Format::BF16 } else { Format::F32 },
-                    kept: Format::F16,
-                }
-            }
-        }
-    }
 }
 
 /// Tokens that one hypothesis appends to its cache.
@@ -124,6 +71,7 @@ pub struct WhisperModel {
     config: WhisperConfig,
     encoder: Encoder,
     decoder: Decoder,
+    arithmetic: Arithmetic,
     products: Products,
     prefetch: usize,
     team: Arc<Team>,
@@ -149,7 +97,7 @@ impl WhisperModel {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
         let config = checkpoint.config.clone();
-        let WhisperOptions { level, threads, precision, .. } = options;
+        let threads = options.threads;
         let team = crate::cpu::team(threads)
             .map_err(|error| ConfigError::Unsupported { what: format!("a team of {threads} threads ({error})") })?;
         let total = config.encoder_layers + config.decoder_layers + 1;
@@ -160,9 +108,10 @@ impl WhisperModel {
             progress(done, total);
         };
         let packer = Packer { checkpoint, threads };
-        let Formats { dots, encoder, decoder, head, attended, kept } = Formats::of(level, precision);
-        let encoder = packer.encoder(encoder, &mut count)?;
-        let decoder = packer.decoder(decoder, head, if dots { Packing::Bf16 } else { Packing::Stored }, &mut count)?;
+        let Formats { arithmetic, products, encoder: many_rows, decoder, head, attended, kept } =
+            Formats::of(&options, packer.float_format()?);
+        let encoder = packer.encoder(many_rows, &mut count)?;
+        let decoder = packer.decoder(decoder, head, many_rows, &mut count)?;
         let (encoder_head, decoder_head) = (config.width / config.encoder_heads, config.width / config.decoder_heads);
         let cross = Panels::new(kept, decoder_head, config.audio_context);
         let cached = Panels::new(kept, decoder_head, config.text_context);
@@ -170,7 +119,8 @@ impl WhisperModel {
         let heads = config.decoder_layers * config.decoder_heads;
         let n_threads = team.n_threads();
         let mut model = Self {
-            products: Products { level, dots },
+            arithmetic,
+            products,
             prefetch: 0,
             windows: Places::new("window", heads * cross.bytes(), options.max_windows),
             caches: Places::new("cache", heads * cached.bytes(), options.max_caches + 1),
@@ -219,6 +169,11 @@ impl WhisperModel {
 
     pub fn config(&self) -> &WhisperConfig {
         &self.config
+    }
+
+    /// What the encoder computes with.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// Bytes of packed weights.
