@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import OpenAI, { toFile } from 'openai';
 
+import { convert } from '../bench/whisper/ct2-to-ggml.js';
 import { runCli } from './helpers/cli.js';
 import { formBody } from './helpers/form.js';
 import { clipPath, realClips, realSpeechPath } from './helpers/real-models.js';
@@ -18,6 +19,7 @@ import { type RealServer, serveModel } from './helpers/real-server.js';
 const MODEL = 'whisper-base-ct2';
 const HEADER_BYTES = 44;
 
+const FILTERS = fileURLToPath(new URL('../fixtures/golden/mel_dtw.safetensors', import.meta.url));
 const AUDIO = fileURLToPath(new URL('../fixtures/golden/audio/', import.meta.url));
 
 /** How far a word's times may be from the reference's, seconds. */
@@ -237,5 +239,25 @@ describe('real: transcription', function () {
     const broken = await runCli(['transcribe', '-', '--model', model], 'no recording');
     expect(broken.code).to.equal(1);
     expect(broken.stderr).to.match(/^tsserve: standard input: .+\n$/);
+  });
+
+  it("hears the same with the weights in whisper.cpp's file, with a prompt and word times", async () => {
+    const ggml = join(folder!, 'ggml-base.bin');
+    await convert(realSpeechPath(MODEL), FILTERS, ggml);
+    const flags = ['--prompt', 'A chapter of Sense and Sensibility.', '--word-timestamps', '-f', 'verbose_json'];
+    const [expected, found] = await Promise.all(
+      [realSpeechPath(MODEL), ggml].map(async (model) => {
+        const { code, stdout, stderr } = await runCli(['transcribe', clipPath('0870'), '--model', model, ...flags]);
+        expect([code, stderr]).to.deep.equal([0, '']);
+        return JSON.parse(stdout) as { text: string; language: string; words: { word: string; start: number }[] };
+      }),
+    );
+    expect(wordsOf(found!.text)).to.deep.equal(wordsOf(clips['0870'].greedy_text));
+    expect(found!.language).to.equal('english');
+    expect(found!.words).to.deep.equal(expected!.words);
+    await writeFile(ggml, readFileSync(ggml).subarray(0, 1_000_000));
+    const { code, stderr } = await runCli(['transcribe', clipPath('0870'), '--model', ggml]);
+    expect(code).to.equal(1);
+    expect(stderr).to.match(/^tsserve: .*is broken: it is truncated.*\n$/);
   });
 });

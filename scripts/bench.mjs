@@ -60,9 +60,8 @@ async function benchWhisper(args, named) {
   const model = await fetchWeights(await speechModel());
   const paths = named ? [] : ['--model', model];
   if (args.includes('--peers')) {
-    const python = await ensureFasterWhisper();
-    paths.push('--faster-whisper', python, '--whisper-node', await ensureWhisperNode());
-    paths.push('--ggml', await ensureGgml(model, python));
+    paths.push('--faster-whisper', await ensureFasterWhisper(), '--whisper-node', await ensureWhisperNode());
+    paths.push('--ggml', await ensureGgml(model));
   }
   const script = ['--import=tsx', 'bench/whisper/main.ts', ...paths, ...args];
   return (await run(process.execPath, script, { stdout: 'inherit' })).code;

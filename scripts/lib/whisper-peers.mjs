@@ -53,14 +53,15 @@ export async function ensureWhisperNode() {
   return home;
 }
 
-/** The weights in whisper.cpp's format, made with the Python that has numpy; resolves to the file. */
-export async function ensureGgml(model, python) {
+/** The weights in whisper.cpp's format; resolves to the file. */
+export async function ensureGgml(model) {
   const target = join(folder, 'ggml-whisper-base.bin');
-  const inputs = ['bench/whisper/ct2_to_ggml.py'];
+  const inputs = ['bench/whisper/ct2-to-ggml.ts'];
   await whenChanged('peer-ggml', { inputs, outputs: ['.tsserve/peers/ggml-whisper-base.bin'] }, async () => {
     const filters = join(root, 'fixtures/golden/mel_dtw.safetensors');
-    if ((await run(python, [join(root, inputs[0]), model, filters, target])).code !== 0)
-      throw new Stop("the weights could not be converted for whisper.cpp: see Python's message above");
+    await mkdir(folder, { recursive: true });
+    if ((await run(process.execPath, ['--import=tsx', join(root, inputs[0]), model, filters, target])).code !== 0)
+      throw new Stop('the weights could not be converted for whisper.cpp: see the message above');
   });
   return target;
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+pub mod ggml;
 pub mod mel;
 
 use std::collections::HashMap;
