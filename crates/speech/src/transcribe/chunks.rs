@@ -45,6 +45,11 @@ impl Chunks {
         Self { speech: speech.into(), window_frames }
     }
 
+    /// Is none to come?
+    pub fn is_empty(&self) -> bool {
+        self.speech.is_empty()
+    }
+
     /// The next piece: as many ranges as fit. A longer range is cut at the quietest place of its window's last third.
     pub fn next(&mut self, features: &mut dyn Features) -> Result<Option<Piece>, SpeechError> {
         let Some(start) = self.speech.front().map(|range| range.start) else { return Ok(None) };
