@@ -21,7 +21,7 @@
 //!   channels, more than [`MAX_SECONDS`].
 //!
 //! Containers are walked once before anything is decoded (one file per container in this folder), because the demuxers
-//! pass over damage silently. A panic in a library becomes a refusal.
+//! pass over damage silently. A panic in a library becomes a refusal, and nothing is printed of it.
 
 mod aac;
 mod decoder;
@@ -33,6 +33,7 @@ mod isomp4;
 mod mpeg;
 mod ogg;
 mod opus;
+mod quiet;
 mod reader;
 mod resampler;
 mod riff;
