@@ -1,5 +1,5 @@
-//! whisper.cpp's files against transformers' of the same weights, quantised ones against what their blocks stand for, and
-//! what is broken.
+//! whisper.cpp's files against transformers' of the same weights, quantised ones against what their blocks stand for,
+//! and what is broken.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are not seen as tests")]
 
 mod speech;

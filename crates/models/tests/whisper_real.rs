@@ -63,8 +63,8 @@ fn the_checkpoint_says_what_transformers_does() {
     assert_eq!((checkpoint.config.n_mels, checkpoint.config.window_frames()), (80, 3000));
 }
 
-/// Mean difference of the five best log-probabilities in the fast mode, and where the best two are so far apart that the
-/// best is the same.
+/// Mean difference of the five best log-probabilities in the fast mode, and where the best two are so far apart that
+/// the best is the same.
 const FAST: f64 = 0.05;
 const CLEAR_GAP: f64 = 0.1;
 

@@ -92,7 +92,7 @@ def plain(found):
 
 @torch.no_grad()
 def main(fixtures):
-    with wave.open(str(fixtures / "inputs/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav")) as clip:
+    with wave.open(str(fixtures / "inputs/speech/sense_0880.wav")) as clip:
         samples = np.frombuffer(clip.readframes(clip.getnframes()), "<i2").astype(np.float32) / 32768
     extractor = transformers.WhisperFeatureExtractor(feature_size=128)
     mel = extractor(samples, sampling_rate=16000, return_tensors="pt").input_features

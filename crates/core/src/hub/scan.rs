@@ -41,7 +41,8 @@ pub struct CachedModel {
 }
 
 /// Lists the models of the cache whose files are all there, sorted by id. A folder counts if its `model_type` is among
-/// `model_types`; a single file counts if it starts as its kind does. Reads no network and, of large files, only names and sizes.
+/// `model_types`; a single file counts if it starts as its kind does. Reads no network and, of large files, only names
+/// and sizes.
 pub fn scan_cache(config: &HubConfig, model_types: &[&str]) -> Vec<CachedModel> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&config.cache_dir).into_iter().flatten().flatten() {

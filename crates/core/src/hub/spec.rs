@@ -29,8 +29,8 @@ pub enum ModelSource {
     },
 }
 
-/// A MODEL argument that was understood: a local folder, a local `.gguf` or `.bin`, `repo`, `repo@revision`, `repo:FILE` or
-/// `repo@revision:FILE`, FILE being a `.gguf` or `ggml-NAME.bin` of the repository.
+/// A MODEL argument that was understood: a local folder, a local `.gguf` or `.bin`, `repo`, `repo@revision`,
+/// `repo:FILE` or `repo@revision:FILE`, FILE being a `.gguf` or `ggml-NAME.bin` of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSpec {
     source: ModelSource,
@@ -62,8 +62,8 @@ impl ModelSpec {
         Self::parse_hub(text)
     }
 
-    /// Reads a model id that may only name a repository: for ids that come with a request from outside, which must never
-    /// reach the file system.
+    /// Reads a model id that may only name a repository: for ids that come with a request from outside, which must
+    /// never reach the file system.
     ///
     /// # Errors
     /// `invalid_spec`, naming what is wrong with it.
@@ -124,8 +124,8 @@ pub(super) fn hub_id(repo: &str, revision: &str, file: Option<&str>) -> String {
     id
 }
 
-/// Whether a file of a repository is a model by itself, as its name says: `.gguf`, or `ggml-NAME.bin` of whisper.cpp (other
-/// `.bin` files are pickles, mostly).
+/// Whether a file of a repository is a model by itself, as its name says: `.gguf`, or `ggml-NAME.bin` of whisper.cpp
+/// (other `.bin` files are pickles, mostly).
 pub(super) fn is_model_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let is_ggml = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("ggml"));

@@ -1,5 +1,5 @@
-//! What the encoder computes with in the fast mode: whatever is fastest on this machine. Instruction sets do not tell: bf16
-//! dot products are twice as fast as f32 on some processors that have them and half as fast on others.
+//! What the encoder computes with in the fast mode: whatever is fastest on this machine. Instruction sets do not tell:
+//! bf16 dot products are twice as fast as f32 on some processors that have them and half as fast on others.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -119,8 +119,8 @@ fn bf16_attends_faster(level: Level, q: &[f32], out: &mut [f32]) -> bool {
     bf16 < WORTH_IT * floats
 }
 
-/// Seconds that each of `N` ways to do something takes: the best of several, in turns, so that a neighbour on the machine
-/// disturbs all alike.
+/// Seconds that each of `N` ways to do something takes: the best of several, in turns, so that a neighbour on the
+/// machine disturbs all alike.
 fn times<const N: usize>(mut run: impl FnMut(usize)) -> [f64; N] {
     let (begun, mut best) = (Instant::now(), [f64::INFINITY; N]);
     // The first round touches the memory.

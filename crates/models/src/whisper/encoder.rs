@@ -1,7 +1,8 @@
-//! The encoder: one window of features to its states, and those to the keys and values of the decoder's cross-attention.
+//! The encoder: one window of features to its states, and those to the keys and values of the decoder's
+//! cross-attention.
 //!
-//! A layer is three phases: norm, q, k and v of chunks of positions; attention of blocks of queries of one head; and all
-//! that follows, again of chunks of positions.
+//! A layer is three phases: norm, q, k and v of chunks of positions; attention of blocks of queries of one head; and
+//! all that follows, again of chunks of positions.
 
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::{PanelScratch, Panels, Queries, attend_panels};
@@ -16,7 +17,8 @@ use crate::cpu::shared::Shared;
 /// Positions whose rows are computed together, at most.
 const CHUNK: usize = 96;
 
-/// Values between rows whose columns are read: at a distance of a power of two they would share a few cache lines' places.
+/// Values between rows whose columns are read: at a distance of a power of two they would share a few cache lines'
+/// places.
 const PAD: usize = 16;
 
 /// Chunks per thread, so that one that is held up costs little.
@@ -93,8 +95,8 @@ pub(super) struct Encoding<'m> {
 }
 
 impl Encoding<'_> {
-    /// Encodes `mel` `[n_mels][frames]`: the states are left in the buffers' x, and the decoder's keys and values written
-    /// to `cross`, `[layer][head]`.
+    /// Encodes `mel` `[n_mels][frames]`: the states are left in the buffers' x, and the decoder's keys and values
+    /// written to `cross`, `[layer][head]`.
     pub(super) fn run(&self, buffers: &mut EncoderBuffers, mel: &[f32], cross: &mut [u8]) {
         let panels = buffers.panels;
         let parts = Parts {
@@ -224,7 +226,8 @@ impl<'r> Window<'_, 'r> {
         let (width, heads) = (config.width, config.encoder_heads);
         let head_dim = width / heads;
         let ThreadScratch { normed, wide, rows, .. } = self.scratch();
-        // SAFETY: x is only read in this phase; the rows of q and the positions of keys and values are the chunk's alone.
+        // SAFETY: x is only read in this phase; the rows of q and the positions of keys and values are the chunk's
+        // alone.
         unsafe {
             let x = self.parts.x.read(first * width..(first + n) * width);
             for (x, out) in x.chunks_exact(width).zip(normed.chunks_exact_mut(width)) {

@@ -1,5 +1,5 @@
-//! Reader of whisper.cpp's `ggml-*.bin`: sizes, mel filters and words of the vocabulary, then tensors until the file ends.
-//! Everything a file says is checked before it is believed.
+//! Reader of whisper.cpp's `ggml-*.bin`: sizes, mel filters and words of the vocabulary, then tensors until the file
+//! ends. Everything a file says is checked before it is believed.
 
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};

@@ -24,8 +24,8 @@ use crate::config::ConfigError;
 use crate::cpu::shared::Shared;
 use crate::error::ModelError;
 
-/// Bytes ahead of the weight stream that may be prefetched, how much faster than not at all that must be, and how long it
-/// is tried out.
+/// Bytes ahead of the weight stream that may be prefetched, how much faster than not at all that must be, and how long
+/// it is tried out.
 const PREFETCH: [usize; 3] = [0, 8 << 10, 16 << 10];
 const WORTH_IT: f64 = 0.95;
 const PATIENCE: Duration = Duration::from_millis(60);
@@ -141,8 +141,8 @@ impl WhisperModel {
         Ok(model)
     }
 
-    /// Sets how far ahead passes of few rows prefetch weights to what is fastest on this machine. Distances are tried in
-    /// turns, so that a neighbour on the machine disturbs all alike.
+    /// Sets how far ahead passes of few rows prefetch weights to what is fastest on this machine. Distances are tried
+    /// in turns, so that a neighbour on the machine disturbs all alike.
     fn choose_prefetch(&mut self) {
         let Ok(audio) = self.windows.take() else { return };
         if let Ok(cache) = self.new_cache() {
@@ -187,8 +187,8 @@ impl WhisperModel {
         self.decoder.bytes_per_token() + heads * self.cross.bytes()
     }
 
-    /// Encodes windows, each `[n_mels][window_frames]`, one after the other in `mels`. The answers are kept until they are
-    /// released.
+    /// Encodes windows, each `[n_mels][window_frames]`, one after the other in `mels`. The answers are kept until they
+    /// are released.
     ///
     /// # Errors
     /// There is no room for as many windows, `mels` are not whole windows, or a worker failed. Then none is kept.
@@ -281,12 +281,12 @@ impl WhisperModel {
         Ok(())
     }
 
-    /// Appends each row's tokens to its cache and writes the logits that were wanted to `logits`, in place of what it held:
-    /// `[wanted of all rows, in order][vocab_size]`.
+    /// Appends each row's tokens to its cache and writes the logits that were wanted to `logits`, in place of what it
+    /// held: `[wanted of all rows, in order][vocab_size]`.
     ///
     /// # Errors
-    /// Rows that make no sense, before anything is computed; or a worker failed: then each cache holds what it held before
-    /// the call, or that and a part of the row's tokens.
+    /// Rows that make no sense, before anything is computed; or a worker failed: then each cache holds what it held
+    /// before the call, or that and a part of the row's tokens.
     pub fn decode(&mut self, rows: &[WhisperRow<'_>], logits: &mut Vec<f32>) -> Result<(), WhisperError> {
         for (index, row) in rows.iter().enumerate() {
             self.check(row)?;
@@ -301,9 +301,9 @@ impl WhisperModel {
         self.passes(rows, None, &mut Answer::All(logits))
     }
 
-    /// One pass over `tokens` without a cache, for the timing of words. Writes to `scores` the cross-attention of `heads`
-    /// (layer, head) before softmax, scaled: `[heads][tokens][audio_context]`. `logits` is called for each index of
-    /// `tokens` in turn with the logits after that token.
+    /// One pass over `tokens` without a cache, for the timing of words. Writes to `scores` the cross-attention of
+    /// `heads` (layer, head) before softmax, scaled: `[heads][tokens][audio_context]`. `logits` is called for each
+    /// index of `tokens` in turn with the logits after that token.
     ///
     /// # Errors
     /// Tokens or heads that make no sense, or a worker failed.

@@ -1,5 +1,5 @@
-//! What openai/whisper publishes of its models in code (version 20250625, MIT: `tokenizer.py`, `__init__.py`), for files that
-//! hold neither special tokens nor alignment heads.
+//! What openai/whisper publishes of its models in code (version 20250625, MIT: `tokenizer.py`, `__init__.py`), for
+//! files that hold neither special tokens nor alignment heads.
 
 use super::config::WhisperConfig;
 

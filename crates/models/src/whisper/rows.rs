@@ -41,8 +41,8 @@ impl RowScratch {
 const CHUNK_BYTES: usize = 64 << 10;
 
 impl Products {
-    /// The product of `n_rows` rows of `x`, `x_stride` apart (they may overlap), with a matrix, to rows of `out`, `stride`
-    /// apart; with a bias for each of the matrix's rows, of which there are whole groups.
+    /// The product of `n_rows` rows of `x`, `x_stride` apart (they may overlap), with a matrix, to rows of `out`,
+    /// `stride` apart; with a bias for each of the matrix's rows, of which there are whole groups.
     ///
     /// # Safety
     /// `out` is valid for these rows, and they are the caller's alone.

@@ -50,7 +50,8 @@ struct AddedToken {
     content: String,
 }
 
-/// The special tokens of a folder's tokenizer.json, or of the vocabulary that CTranslate2 keeps. Empty if there is none.
+/// The special tokens of a folder's tokenizer.json, or of the vocabulary that CTranslate2 keeps. Empty if there is
+/// none.
 ///
 /// # Errors
 /// A file that cannot be read or understood.
@@ -129,7 +130,8 @@ impl WhisperSpecialIds {
         .complete(names, sizes)
     }
 
-    /// By the size of the vocabulary: whisper.cpp's files say nothing of them. Which tokens are suppressed is left open.
+    /// By the size of the vocabulary: whisper.cpp's files say nothing of them. Which tokens are suppressed is left
+    /// open.
     ///
     /// # Errors
     /// Heads that the decoder has not.

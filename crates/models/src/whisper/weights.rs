@@ -66,9 +66,9 @@ pub(super) struct Encoder {
 pub(super) struct Decoder {
     /// Embedding and head, less `centre`.
     pub embedding: Matrix,
-    /// The mean of the embedding's rows where it is quantised here, `[width]`, otherwise zeros. Whisper's rows are nearly
-    /// this and little else: without it what is left has much smaller weights, and so quantisation makes much smaller
-    /// errors: half in the log-probabilities of base.
+    /// The mean of the embedding's rows where it is quantised here, `[width]`, otherwise zeros. Whisper's rows are
+    /// nearly this and little else: without it what is left has much smaller weights, and so quantisation makes much
+    /// smaller errors: half in the log-probabilities of base.
     pub centre: Vec<f32>,
     /// `[text_context][width]`
     pub positions: Vec<f32>,

@@ -10,8 +10,8 @@ pub const F32: u32 = 0;
 
 /// What a file holds.
 pub struct Ggml {
-    /// Tokens, audio context, width, heads and layers of the encoder, text context, width, heads and layers of the decoder,
-    /// mel filters, type.
+    /// Tokens, audio context, width, heads and layers of the encoder, text context, width, heads and layers of the
+    /// decoder, mel filters, type.
     pub sizes: [u32; 11],
     /// `[n_mels][201]`
     pub filters: Vec<f32>,

@@ -1,5 +1,5 @@
-//! Log-mel features as openai/whisper defines them, written for clearness only: what the network's tests need without the
-//! crate that makes features.
+//! Log-mel features as openai/whisper defines them, written for clearness only: what the network's tests need without
+//! the crate that makes features.
 
 use std::f64::consts::PI;
 

@@ -9,7 +9,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `run` returns, or `None` if it panics. The process's panic hook hears nothing of that, and everything of others.
+/// What `run` returns, or `None` if it panics. The process's panic hook hears nothing of that, and everything of
+/// others.
 pub(super) fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     // `set_hook` must not be called by a thread that panics, of which a destructor may come here.

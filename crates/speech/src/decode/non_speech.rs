@@ -10,7 +10,8 @@ const NOTES: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
 /// Allowed within words, not at their beginning.
 const WITHIN_WORDS: [&str; 2] = [" -", " '"];
 
-/// The tokens that openai/whisper never chooses by default, special ones aside, in order: for checkpoints that do not say.
+/// The tokens that openai/whisper never chooses by default, special ones aside, in order: for checkpoints that do not
+/// say.
 #[must_use]
 pub fn non_speech_tokens(vocabulary: &dyn Vocabulary) -> Vec<u32> {
     let alone_and_after_space = |symbol: &str| [vocabulary.encode(symbol), vocabulary.encode(&format!(" {symbol}"))];

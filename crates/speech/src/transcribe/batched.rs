@@ -54,8 +54,8 @@ pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechEr
         if queue.is_empty() {
             break;
         }
-        // The first piece goes alone where more than a batch follows, so that its text is there after one window and not
-        // after a batch of them. Where all pieces are one batch, decoding them together saves more than that gains.
+        // The first piece goes alone where more than a batch follows, so that its text is there after one window and
+        // not after a batch of them. Where all pieces are one batch, decoding them together saves more than that gains.
         let together = if begun || coming.is_empty() { batch } else { 1 };
         begun = true;
         step(run, &mut queue, together, &initial)?;
