@@ -91,18 +91,15 @@ describe('real: transcription', function () {
     const { files } = JSON.parse(readFileSync(join(AUDIO, 'audio.json'), 'utf8')) as {
       files: Record<string, { clip: 'whole' | 'short' }>;
     };
-    // 0.7 s of the clip: the middle of a word, so that only equal samples are sure to be heard alike.
-    const equal = ['short_s16.wav', 'f32.wav', 's24.wav'];
-    const names = Object.keys(files).filter((name) => files[name]!.clip === 'whole' || equal.includes(name));
-    expect(names).to.have.length.above(12);
-    const heard: Record<string, Set<string>> = { whole: new Set(), short: new Set() };
-    for (const name of names) {
+    expect(Object.keys(files)).to.have.length.above(16);
+    for (const [name, { clip }] of Object.entries(files)) {
       const file = createReadStream(join(AUDIO, 'files', name));
       const { text } = await client.audio.transcriptions.create({ file, model: MODEL, language: 'en' });
-      heard[files[name]!.clip]!.add(wordsOf(text).join(' '));
+      // The 0.7 s end within the second word. The network is so unsure of what that is (its answer is about as probable as
+      // the least that is accepted) that the last digits of samples decide it; the first word is certain.
+      if (clip === 'short') expect(wordsOf(text)[0], name).to.equal('not');
+      else expect(wordsOf(text), name).to.deep.equal(wordsOf(clips['0880'].greedy_text));
     }
-    expect([...heard['whole']!]).to.deep.equal([wordsOf(clips['0880'].greedy_text).join(' ')]);
-    expect([...heard['short']!]).to.have.length(1);
   });
 
   it('refuses broken recordings in a sentence each, and goes on', async () => {
