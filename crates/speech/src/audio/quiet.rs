@@ -32,8 +32,6 @@ pub(super) fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::panic, reason = "it is what is tested")]
-
     use std::process::Command;
 
     use super::*;
