@@ -63,6 +63,20 @@ describe('app: registry', () => {
       expect((await registry.list()).map((model) => model.id)).to.deep.equal(['tiny-q4.gguf']);
     });
 
+    it("knows a file of whisper.cpp's by its base name, and no other .bin of a repository", async () => {
+      open({ pinned: { model: 'ggml-base.en.bin' } }, { model: { id: 'ggml-base.en' } });
+      for (const id of ['ggml-base.en', 'ggml-base.en.bin']) {
+        using lease = await registry.acquire(id);
+        expect(lease.model.id).to.equal(id);
+      }
+      open();
+      using lease = await registry.acquire('org/a:q/ggml-base.bin');
+      expect(lease.model.id).to.equal('org/a:q/ggml-base.bin');
+      for (const id of ['org/a:pytorch_model.bin', 'org/a:ggml/x.bin', 'org/a:ggml-base.pt']) {
+        expect((await rejection(registry.acquire(id), EngineError)).code, id).to.equal('model_not_found');
+      }
+    });
+
     it('lists the one model, loaded or not', async () => {
       const loading = gate();
       open({ pinned: { model: 'org/name' } }, { onLoad: gatedLoad(loading) });

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import OpenAI, { toFile } from 'openai';
 
+import { convert } from '../bench/whisper/ct2-to-ggml.js';
 import { runCli } from './helpers/cli.js';
 import { formBody } from './helpers/form.js';
 import { clipPath, realClips, realSpeechPath } from './helpers/real-models.js';
@@ -18,6 +19,7 @@ import { type RealServer, serveModel } from './helpers/real-server.js';
 const MODEL = 'whisper-base-ct2';
 const HEADER_BYTES = 44;
 
+const FILTERS = fileURLToPath(new URL('../fixtures/golden/mel_dtw.safetensors', import.meta.url));
 const AUDIO = fileURLToPath(new URL('../fixtures/golden/audio/', import.meta.url));
 
 /** How far a word's times may be from the reference's, seconds. */
@@ -89,18 +91,15 @@ describe('real: transcription', function () {
     const { files } = JSON.parse(readFileSync(join(AUDIO, 'audio.json'), 'utf8')) as {
       files: Record<string, { clip: 'whole' | 'short' }>;
     };
-    // 0.7 s of the clip: the middle of a word, so that only equal samples are sure to be heard alike.
-    const equal = ['short_s16.wav', 'f32.wav', 's24.wav'];
-    const names = Object.keys(files).filter((name) => files[name]!.clip === 'whole' || equal.includes(name));
-    expect(names).to.have.length.above(12);
-    const heard: Record<string, Set<string>> = { whole: new Set(), short: new Set() };
-    for (const name of names) {
+    expect(Object.keys(files)).to.have.length.above(16);
+    for (const [name, { clip }] of Object.entries(files)) {
       const file = createReadStream(join(AUDIO, 'files', name));
       const { text } = await client.audio.transcriptions.create({ file, model: MODEL, language: 'en' });
-      heard[files[name]!.clip]!.add(wordsOf(text).join(' '));
+      // The 0.7 s end within the second word. The network is so unsure of what that is (its answer is about as probable as
+      // the least that is accepted) that the last digits of samples decide it; the first word is certain.
+      if (clip === 'short') expect(wordsOf(text)[0], name).to.equal('not');
+      else expect(wordsOf(text), name).to.deep.equal(wordsOf(clips['0880'].greedy_text));
     }
-    expect([...heard['whole']!]).to.deep.equal([wordsOf(clips['0880'].greedy_text).join(' ')]);
-    expect([...heard['short']!]).to.have.length(1);
   });
 
   it('refuses broken recordings in a sentence each, and goes on', async () => {
@@ -237,5 +236,25 @@ describe('real: transcription', function () {
     const broken = await runCli(['transcribe', '-', '--model', model], 'no recording');
     expect(broken.code).to.equal(1);
     expect(broken.stderr).to.match(/^tsserve: standard input: .+\n$/);
+  });
+
+  it("hears the same with the weights in whisper.cpp's file, with a prompt and word times", async () => {
+    const ggml = join(folder!, 'ggml-base.bin');
+    await convert(realSpeechPath(MODEL), FILTERS, ggml);
+    const flags = ['--prompt', 'A chapter of Sense and Sensibility.', '--word-timestamps', '-f', 'verbose_json'];
+    const [expected, found] = await Promise.all(
+      [realSpeechPath(MODEL), ggml].map(async (model) => {
+        const { code, stdout, stderr } = await runCli(['transcribe', clipPath('0870'), '--model', model, ...flags]);
+        expect([code, stderr]).to.deep.equal([0, '']);
+        return JSON.parse(stdout) as { text: string; language: string; words: { word: string; start: number }[] };
+      }),
+    );
+    expect(wordsOf(found!.text)).to.deep.equal(wordsOf(clips['0870'].greedy_text));
+    expect(found!.language).to.equal('english');
+    expect(found!.words).to.deep.equal(expected!.words);
+    await writeFile(ggml, readFileSync(ggml).subarray(0, 1_000_000));
+    const { code, stderr } = await runCli(['transcribe', clipPath('0870'), '--model', ggml]);
+    expect(code).to.equal(1);
+    expect(stderr).to.match(/^tsserve: .*is broken: it is truncated.*\n$/);
   });
 });

@@ -9,7 +9,7 @@ import { ensureBuilt } from './lib/setup.mjs';
 import { ensureLlamaCpp, ensureNodeLlamaCpp, ensureProbe } from './lib/peers.mjs';
 import { run, runScript } from './lib/terminal.mjs';
 import { fetchWeights, speechModel, textModels } from './lib/weights.mjs';
-import { ensureFasterWhisper, ensureGgml, ensureWhisperNode } from './lib/whisper-peers.mjs';
+import { ensureFasterWhisper, ensureGgml, ensureWhisperCpp } from './lib/whisper-peers.mjs';
 
 await runScript(async () => {
   const args = process.argv.slice(2);
@@ -60,9 +60,8 @@ async function benchWhisper(args, named) {
   const model = await fetchWeights(await speechModel());
   const paths = named ? [] : ['--model', model];
   if (args.includes('--peers')) {
-    const python = await ensureFasterWhisper();
-    paths.push('--faster-whisper', python, '--whisper-node', await ensureWhisperNode());
-    paths.push('--ggml', await ensureGgml(model, python));
+    paths.push('--faster-whisper', await ensureFasterWhisper(), '--whisper-cpp', await ensureWhisperCpp());
+    paths.push('--ggml', await ensureGgml(model));
   }
   const script = ['--import=tsx', 'bench/whisper/main.ts', ...paths, ...args];
   return (await run(process.execPath, script, { stdout: 'inherit' })).code;

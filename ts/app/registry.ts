@@ -178,7 +178,7 @@ class Registry implements ModelRegistry {
   }
 
   /**
-   * What an id means, as far as the cache tells: a repository that is there with nothing but one `.gguf` is that file.
+   * What an id means, as far as the cache tells: a repository that is there with nothing but one model file is that file.
    * The engine would find the same; to know it before the load is to load it once.
    */
   #keyOf(id: string | undefined): string | Promise<string> {

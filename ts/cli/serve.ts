@@ -79,7 +79,7 @@ export function addServeCommand(program: Command, version: string): void {
     .command('serve')
     .summary('serve a model behind the OpenAI API')
     .description(
-      'Serves MODEL behind the OpenAI API: a local folder, a local .gguf, repo, repo@revision or repo:file.gguf.\n' +
+      'Serves MODEL behind the OpenAI API: a local folder, .gguf or ggml .bin, repo, repo@revision or repo:FILE.\n' +
         'A language model answers, a speech model transcribes (/v1/audio/transcriptions).\n' +
         'Without MODEL, the supported models of the cache are listed, and models load when a request names them.',
     )

@@ -50,7 +50,7 @@ export function addTranscribeCommand(program: Command): void {
         'Ctrl-C stops. Exit code 1 if a file could not be transcribed; the others are.',
     )
     .argument('<files...>', 'recordings: flac, mp3, mp4, m4a, ogg, wav, webm and more')
-    .option('-m, --model <model>', 'speech model: a folder, repo or repo@revision', DEFAULT_SPEECH_MODEL)
+    .option('-m, --model <model>', 'speech model: a folder, a ggml file, repo or repo:FILE', DEFAULT_SPEECH_MODEL)
     .option('--language <name>', 'what is spoken, like en or english (default: found out)')
     .addOption(
       new Option('--task <task>', 'translate: into English').choices(['transcribe', 'translate']).default('transcribe'),

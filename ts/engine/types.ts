@@ -8,7 +8,7 @@ export const QUANTIZATIONS = ['q8_0', 'q4_0', 'q4_k'] as const;
 export type Quantization = (typeof QUANTIZATIONS)[number];
 
 export interface LoadOptions {
-  /** A local folder, a local .gguf file, `repo`, `repo@revision` or `repo:file.gguf`. */
+  /** A local folder, a local .gguf or ggml .bin, `repo`, `repo@revision` or `repo:FILE`. */
   readonly model: string;
   /** `model` names a model of the hub even where a local path of that name exists. @default false */
   readonly hubOnly?: boolean;
@@ -45,7 +45,7 @@ export interface LoadOptions {
 
 /** A complete, loadable model of the Hugging Face cache. */
 export interface CachedModel {
-  /** `repo`, `repo@revision` or `repo:file.gguf`. */
+  /** `repo`, `repo@revision` or `repo:FILE`. */
   readonly id: string;
   readonly path: string;
   readonly bytes: number;
@@ -64,7 +64,7 @@ export type LoadProgress =
 export interface LoadedModel {
   /** Handle for the other calls; unique per load. */
   readonly handle: number;
-  /** Canonical name: repo, repo@revision, repo:file.gguf or a base name. */
+  /** Canonical name: repo, repo@revision, repo:FILE or a base name. */
   readonly id: string;
   /** What it answers: chats and completions, or transcriptions. */
   readonly kind: 'text' | 'speech';

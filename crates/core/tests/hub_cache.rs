@@ -116,18 +116,22 @@ fn the_scan_lists_what_can_be_loaded() {
         &["main"],
         &[("a.gguf", "GGUF...."), ("q/b.gguf", "GGUF....."), ("mmproj-f16.gguf", "GGUF"), ("not.gguf", "<html>")],
     );
+    let ggml = [("ggml-base.bin", "lmgg....."), ("ggml-x.bin", "PK......"), ("pytorch_model.bin", "lmgg")];
+    snapshot(cache.path(), "o/whisper", NEW, &["main"], &ggml);
     fs::create_dir_all(cache.path().join("datasets--o--d/snapshots")).unwrap();
     fs::create_dir_all(cache.path().join("models--..--x/snapshots")).unwrap();
 
     let found = scan_cache(&config, &["llama", "qwen2"]);
     let ids: Vec<_> = found.iter().map(|model| model.id.as_str()).collect();
-    assert_eq!(ids, [format!("detached@{OLD}").as_str(), "o/gguf:a.gguf", "o/gguf:q/b.gguf", "o/m", "o/m@v1"]);
+    let ggml = "o/whisper:ggml-base.bin";
+    assert_eq!(ids, [format!("detached@{OLD}").as_str(), "o/gguf:a.gguf", "o/gguf:q/b.gguf", "o/m", "o/m@v1", ggml]);
     let model = &found[3];
     assert_eq!((model.kind, model.model_type.as_deref()), (CachedKind::Safetensors, Some("llama")));
     assert_eq!(model.bytes, files.iter().map(|(_, text)| text.len() as u64).sum::<u64>());
     assert_eq!((model.revision.as_str(), model.path.ends_with(NEW)), (NEW, true));
     assert!(model.modified > 1_600_000_000);
     assert_eq!((found[1].kind, found[1].bytes), (CachedKind::Gguf, 8));
+    assert_eq!((found[5].kind, found[5].bytes), (CachedKind::Ggml, 9));
     // Each of them is found under its id.
     for model in &found {
         assert_eq!(find(&model.id, &config).unwrap().path, model.path);

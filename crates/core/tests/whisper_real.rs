@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tsserve_models::whisper::Precision;
-use tsserve_speech::{Chunking, FeatureOptions, RecordingFeatures, Temperature, TranscribeOptions, VadOptions};
+use tsserve_speech::{
+    Chunking, FeatureOptions, RecordingFeatures, Temperature, TranscribeOptions, VadOptions, non_speech_tokens,
+};
 use whisper_support::{Loaded, Told, fixtures, json, wav};
 
 /// Seconds; the weights are f16 here and f32 there, and the reference is another network's arithmetic.
@@ -199,4 +201,13 @@ fn real_silence_says_nothing() {
         assert_eq!(loaded.transcribe(&mut features(vec![0.0; 16_000 * 40]), &options).text(), "");
         assert_eq!(loaded.transcribe(&mut features(Vec::new()), &options).text(), "");
     }
+}
+
+#[test]
+fn real_suppressed_tokens_are_those_that_the_words_say() {
+    let real = real(Precision::default());
+    let special = real.tokens.end_of_text;
+    let expected: Vec<u32> = real.tokens.suppressed.iter().copied().filter(|&token| token < special).collect();
+    assert!(expected.len() > 50);
+    assert_eq!(non_speech_tokens(&real.vocabulary), expected);
 }

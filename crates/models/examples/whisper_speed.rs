@@ -1,6 +1,7 @@
 //! Speed of a Whisper network alone, without audio and rules: `cargo run --release --example whisper_speed -- MODEL
-//! [threads] [encode or decode]`. `TSSERVE_CPU` forces a level, `EXACT=1` the exact mode, `QUANTIZATION` the decoder's. The best and the
-//! median of several runs: neighbours on the machine only make them slower.
+//! [threads] [encode or decode]`. `TSSERVE_CPU` forces a level, `EXACT=1` the exact mode, `QUANTIZATION` the decoder's,
+//! `ARITHMETIC` (floats, bf16, integers) what the encoder computes with. The best and the median of several runs:
+//! neighbours on the machine only make them slower.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for people")]
 
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use tsserve_engine::ComputePool;
 use tsserve_models::cpu::{Level, Quantization, measure};
-use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
+use tsserve_models::whisper::{Arithmetic, Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -19,12 +20,18 @@ fn main() {
         std::env::var("QUANTIZATION").map_or(Quantization::Q8_0, |n| Quantization::from_name(&n).unwrap());
     let exact = std::env::var_os("EXACT").is_some();
     let precision = if exact { Precision::Exact } else { Precision::Fast(quantization) };
+    let arithmetic = std::env::var("ARITHMETIC").ok().map(|name| match &name[..] {
+        "floats" => Arithmetic::Floats,
+        "bf16" => Arithmetic::Bf16,
+        _ => Arithmetic::Integers,
+    });
     let checkpoint = WhisperCheckpoint::open(Path::new(&path)).unwrap();
     let pool = ComputePool::new();
-    let options = WhisperOptions { level, threads, precision, max_windows: 8, max_caches: 8, pool };
+    let options = WhisperOptions { level, threads, precision, arithmetic, max_windows: 8, max_caches: 8, pool };
     let started = Instant::now();
     let mut model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
-    println!("{level}, {threads} threads, {precision:?}: loaded in {:.2} s", started.elapsed().as_secs_f64());
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{level}, {threads} threads, {precision:?}, {:?}: loaded in {seconds:.2} s", model.arithmetic());
     let peaks = measure(level, threads).unwrap();
     println!("peaks: read {:.1} GB/s, integers {:.0} GOP/s", peaks.bandwidth / 1e9, peaks.integer_peak / 1e9);
     println!("one token reads {:.1} MB", model.bytes_per_token() as f64 / 1e6);

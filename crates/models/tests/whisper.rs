@@ -35,9 +35,9 @@ fn encoder_and_logits_are_those_of_transformers() {
     }
 }
 
-/// What the defaults may differ by from f32, in units of the logits' spread: bf16 in the encoder where the machine has it,
-/// keys and values in f16. (The rows of these models are too short for quantised weights.) Random weights as large as
-/// these amplify differences that real ones do not.
+/// What the defaults may differ by from f32, in units of the logits' spread: bf16 in the encoder where the machine has
+/// it, keys and values in f16. (The rows of these models are too short for quantised weights.) Random weights as large
+/// as these amplify differences that real ones do not.
 const FAST: f64 = 0.15;
 
 #[test]

@@ -1,5 +1,5 @@
-//! Whisper's decoder in batches: rows are what they are alone, caches hold what they should, and mistakes are errors that
-//! leave the model usable.
+//! Whisper's decoder in batches: rows are what they are alone, caches hold what they should, and mistakes are errors
+//! that leave the model usable.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
 
 mod speech;

@@ -6,7 +6,7 @@ mod speech;
 use serde_json::Value;
 use speech::{clip_features, json, log_softmax, options, real_folder, teacher_forced};
 use tsserve_models::cpu::{Level, Quantization};
-use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperRow};
+use tsserve_models::whisper::{Arithmetic, Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
 
 /// Clips of the fixtures.
 const CLIPS: [&str; 2] = ["0870", "0880"];
@@ -63,8 +63,8 @@ fn the_checkpoint_says_what_transformers_does() {
     assert_eq!((checkpoint.config.n_mels, checkpoint.config.window_frames()), (80, 3000));
 }
 
-/// Mean difference of the five best log-probabilities in the fast mode, and where the best two are so far apart that the
-/// best is the same.
+/// Mean difference of the five best log-probabilities in the fast mode, and where the best two are so far apart that
+/// the best is the same.
 const FAST: f64 = 0.05;
 const CLEAR_GAP: f64 = 0.1;
 
@@ -72,9 +72,16 @@ const CLEAR_GAP: f64 = 0.1;
 fn fast_is_near() {
     let checkpoint = WhisperCheckpoint::open(&real_folder()).unwrap();
     let facts = json("real/whisper-base.json");
-    for (quantization, limit) in [(Quantization::Q8_0, FAST), (Quantization::Q4_K, 0.4), (Quantization::Q4_0, 0.4)] {
+    let cases = [
+        (Quantization::Q8_0, Some(Arithmetic::Floats), FAST),
+        (Quantization::Q8_0, Some(Arithmetic::Bf16), FAST),
+        (Quantization::Q8_0, Some(Arithmetic::Integers), FAST),
+        (Quantization::Q4_K, None, 0.4),
+        (Quantization::Q4_0, None, 0.4),
+    ];
+    for (quantization, arithmetic, limit) in cases {
         for level in Level::available().into_iter().rev().take(2) {
-            let options = options(level, Precision::Fast(quantization));
+            let options = WhisperOptions { arithmetic, ..options(level, Precision::Fast(quantization)) };
             let mut model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
             let (mut sum, mut n, mut worst) = (0.0, 0, 0f64);
             for clip in CLIPS {
@@ -100,8 +107,9 @@ fn fast_is_near() {
                 model.release_audio(audio);
             }
             let mean = sum / f64::from(n);
-            println!("{level} {}: mean {mean:.1e}, worst {worst:.1e}", quantization.name());
-            assert!(mean < limit, "{level} {}: {mean:.1e}", quantization.name());
+            let what = format!("{level} {} {:?}", quantization.name(), model.arithmetic());
+            println!("{what}: mean {mean:.1e}, worst {worst:.1e}");
+            assert!(mean < limit, "{what}: {mean:.1e}");
         }
     }
 }

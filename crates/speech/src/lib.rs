@@ -22,6 +22,7 @@ mod vocabulary;
 mod words;
 
 pub use audio::{AudioInput, AudioReader, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE};
+pub use decode::non_speech_tokens;
 pub use error::SpeechError;
 pub use features::{
     FRAME_SAMPLES, FRAME_SECONDS, FeatureOptions, Features, HOP_SAMPLES, KEPT_SECONDS, LogMel, MelFilters,

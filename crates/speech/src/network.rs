@@ -42,7 +42,8 @@ pub struct NetworkError(pub String);
 
 /// A Whisper encoder and decoder. Calls compute; whoever implements it shares the machine with others.
 ///
-/// A row's values depend neither on the other rows of a call nor on how its tokens were split over calls, up to rounding.
+/// A row's values depend neither on the other rows of a call nor on how its tokens were split over calls, up to
+/// rounding.
 ///
 /// # Panics
 /// Implementations may panic on ids that were released and on slices of other lengths: those are the rules' mistakes.
@@ -65,13 +66,13 @@ pub trait WhisperNetwork: Send {
     /// Forgets what came after the first `len` tokens.
     fn truncate_cache(&mut self, cache: CacheId, len: usize);
 
-    /// Appends each row's tokens to its cache and writes the logits that were wanted to `logits`, which is cleared first:
-    /// `[wanted of all rows, in order][vocab_size]`. No cache comes twice.
+    /// Appends each row's tokens to its cache and writes the logits that were wanted to `logits`, which is cleared
+    /// first: `[wanted of all rows, in order][vocab_size]`. No cache comes twice.
     fn decode(&mut self, rows: &[DecodeRow<'_>], logits: &mut Vec<f32>) -> Result<(), NetworkError>;
 
-    /// One pass over `tokens` without a cache, for the timing of words. Writes to `scores` the cross-attention of `heads`
-    /// (layer, head) before softmax, scaled: `[heads][tokens][audio_context]`. `logits` is called for each index of
-    /// `tokens` in turn with the logits after that token.
+    /// One pass over `tokens` without a cache, for the timing of words. Writes to `scores` the cross-attention of
+    /// `heads` (layer, head) before softmax, scaled: `[heads][tokens][audio_context]`. `logits` is called for each
+    /// index of `tokens` in turn with the logits after that token.
     fn align(
         &mut self,
         audio: AudioId,

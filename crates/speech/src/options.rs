@@ -138,7 +138,8 @@ impl TranscribeOptions {
         wanted.clamp(1, MAX_HYPOTHESES)
     }
 
-    /// Windows that are decoded together at a temperature: as many hypotheses in all as there are windows, but at least one.
+    /// Windows that are decoded together at a temperature: as many hypotheses in all as there are windows, but at least
+    /// one.
     pub(crate) fn together(&self, temperature: f32) -> usize {
         (self.most_windows() / self.hypotheses(temperature)).max(1)
     }

@@ -1,4 +1,5 @@
-//! One transcription's use of the network: cancellation before every call, counts, and everything given back at the end.
+//! One transcription's use of the network: cancellation before every call, counts, and everything given back at the
+//! end.
 
 use crate::error::SpeechError;
 use crate::network::{AudioId, CacheId, DecodeRow, NetworkShape, WhisperNetwork};

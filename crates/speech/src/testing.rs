@@ -84,7 +84,8 @@ pub fn numbered(frame: usize) -> f32 {
     -(frame as f32 + 1.0) / (1 << 20) as f32
 }
 
-/// A recording of so many frames in which somebody speaks all the time, of two values each: its number, and how loud it is. What is no content is 0.
+/// A recording of so many frames in which somebody speaks all the time, of two values each: its number, and how loud it
+/// is. What is no content is 0.
 pub struct Recording {
     pub n_frames: usize,
     pub speech: Vec<Range<usize>>,

@@ -87,3 +87,36 @@ fn names_do_not_matter() {
     let path = fixture("golden/audio/broken/flac_named.wav");
     assert_eq!(decode(&AudioInput::Path(path)).unwrap().len(), 47_840);
 }
+
+/// Weights of a low-pass of 65 taps for samples at 16 kHz that passes what is a few hundred Hz below `hertz`.
+fn low_pass(hertz: f64) -> Vec<f64> {
+    let (half, cut) = (32.0, hertz / 8000.0);
+    let taps = (0..65).map(|i| {
+        let x = f64::from(i) - half;
+        let sinc = if x == 0.0 { cut } else { (std::f64::consts::PI * cut * x).sin() / (std::f64::consts::PI * x) };
+        sinc * (0.54 + 0.46 * (std::f64::consts::PI * x / half).cos())
+    });
+    taps.collect()
+}
+
+/// Resamplers differ in how they end the band and in nothing else: neither in delay nor in what is below.
+#[test]
+fn below_the_end_of_the_band_resampled_sound_is_the_reference() {
+    let expected = bytes("golden/audio/expected.safetensors");
+    for (name, end) in
+        [("44k_mono.wav", 6500.0), ("48k_stereo.wav", 6500.0), ("48k_stereo.flac", 6500.0), ("8k.wav", 3200.0)]
+    {
+        let samples = decode(&AudioInput::Path(fixture(&format!("golden/audio/files/{name}")))).unwrap();
+        let reference = tensor(&expected, &format!("{name}.pcm")).0;
+        let taps = low_pass(end);
+        let below = |samples: &[f32]| -> Vec<f64> {
+            let product = |window: &[f32]| window.iter().zip(&taps).map(|(&x, tap)| f64::from(x) * tap).sum();
+            samples.windows(taps.len()).map(product).collect()
+        };
+        let (found, wanted) = (below(&samples), below(&reference));
+        let power = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+        let noise: Vec<f64> = found.iter().zip(&wanted).map(|(a, b)| a - b).collect();
+        let decibels = 10.0 * (power(&noise) / power(&wanted)).log10();
+        assert!(decibels < -90.0, "{name}: {decibels:.1} dB");
+    }
+}

@@ -7,6 +7,7 @@ mod detokenizer;
 mod error;
 mod gguf;
 mod grammar;
+mod ranks;
 mod stop;
 mod token_table;
 mod tokenizer;

@@ -201,24 +201,28 @@ pub(crate) fn parse_byte(token: &str) -> Option<u8> {
 }
 
 /// GPT-2's printable alphabet: each byte has one character.
-struct ByteAlphabet {
+pub(crate) struct ByteAlphabet {
     /// Indexed by code point; the alphabet ends before 324.
     bytes: [Option<u8>; 324],
+    characters: [char; 256],
 }
 
 impl ByteAlphabet {
-    fn new() -> Self {
-        let mut bytes = [None; 324];
-        let mut next = 256;
+    pub(crate) fn new() -> Self {
+        let (mut bytes, mut characters) = ([None; 324], ['\0'; 256]);
+        let mut next = '\u{100}'..;
         for byte in 0..=255_u8 {
-            if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
-                bytes[byte as usize] = Some(byte);
-            } else {
-                bytes[next] = Some(byte);
-                next += 1;
-            }
+            let is_itself = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+            let character = if is_itself { char::from(byte) } else { next.next().unwrap_or_default() };
+            bytes[character as usize] = Some(byte);
+            characters[byte as usize] = character;
         }
-        Self { bytes }
+        Self { bytes, characters }
+    }
+
+    /// The characters of `bytes`.
+    pub(crate) fn encode(&self, bytes: &[u8]) -> String {
+        bytes.iter().map(|&byte| self.characters[byte as usize]).collect()
     }
 
     /// Appends the bytes of `text`; false, and nothing appended, if a character is outside the alphabet.

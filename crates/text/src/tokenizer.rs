@@ -9,6 +9,7 @@ use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
 use crate::TextError;
 use crate::gguf::{self, GgufTokenizer};
+use crate::ranks;
 use crate::token_table::{DecodeRule, TableToken, TokenTable, parse_byte};
 
 /// More ids than any model has; a file that names a higher one is broken, and must not size a table.
@@ -117,6 +118,15 @@ impl Tokenizer {
             .map(|(id, (text, _))| (id, text.clone()))
             .collect();
         Ok(Self::share(built.inner, table, rule, special, (built.prefix, built.suffix), built.warnings))
+    }
+
+    /// Builds the tokenizer of a byte-level vocabulary as tiktoken and whisper.cpp keep it: `tokens` are bytes of text, in
+    /// order of rank, which is their id; `special` are the ids and names of the others.
+    ///
+    /// # Errors
+    /// A token that is longer than any is, or special ones among those of text.
+    pub fn from_ranks(tokens: &[&[u8]], special: &[(u32, String)]) -> Result<Self, TextError> {
+        Self::from_gguf(&ranks::described(tokens, special)?)
     }
 
     fn share(

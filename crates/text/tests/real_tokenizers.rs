@@ -86,6 +86,34 @@ fn known_tokens() {
     assert_eq!(gemma.encode("\n\n\n", false).unwrap(), [109]);
 }
 
+/// Whisper's vocabulary as whisper.cpp keeps it, without merges, is the tokenizer that has them.
+#[test]
+fn whisper_is_read_from_ranks() {
+    let vocabulary = weights("whisper-base-ct2/vocabulary.json");
+    let expected = Tokenizer::from_json_file(weights("whisper-base-ct2/tokenizer.json")).unwrap();
+    let names: Vec<String> = serde_json::from_slice(&std::fs::read(vocabulary).unwrap()).unwrap();
+    let end = names.iter().position(|name| name == "<|endoftext|>").unwrap();
+    let words: Vec<&[u8]> = (0..end as u32).map(|id| expected.token_bytes(id).unwrap_or_default()).collect();
+    let special: Vec<(u32, String)> = (end as u32..).zip(names[end..].iter().cloned()).collect();
+    let start = Instant::now();
+    let found = Tokenizer::from_ranks(&words, &special).unwrap();
+    println!("built in {:?}", start.elapsed());
+    assert_eq!(found.vocab_size(), expected.vocab_size());
+    assert_eq!(found.special_id("<|notimestamps|>"), Some(50_363));
+    let prose = std::fs::read_to_string(common::root().join("fixtures/real/gpl-3.txt")).unwrap();
+    for text in TRICKY.iter().copied().chain([&prose[..]]) {
+        let ids = found.encode_plain(text).unwrap();
+        assert_eq!(ids, expected.encode_plain(text).unwrap(), "{text:?}");
+        assert_eq!(found.decode(&ids, true).unwrap(), expected.decode(&ids, true).unwrap(), "{text:?}");
+    }
+    // Every token, and so every merge that leads to it.
+    for word in words {
+        if let Ok(word) = std::str::from_utf8(word) {
+            assert_eq!(found.encode_plain(word).unwrap(), expected.encode_plain(word).unwrap(), "{word:?}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "prints times; run by hand"]
 fn times() {

@@ -94,7 +94,7 @@ impl RepoCache {
         }
         let folder = self.snapshot(&commit);
         match check_folder(&folder, SNAPSHOT_DEPTH) {
-            Ok(Found::Gguf(name)) => Cached::Complete { path: folder.join(&name), commit, file: Some(name) },
+            Ok(Found::File(name)) => Cached::Complete { path: folder.join(&name), commit, file: Some(name) },
             Ok(Found::Folder { .. }) => {
                 let missing: Vec<String> =
                     EXPECTED.into_iter().filter(|name| !self.is_known(&commit, name)).map(str::to_owned).collect();
@@ -196,13 +196,13 @@ impl RepoCache {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Folder { weights: Vec<String> },
-    Gguf(String),
+    File(String),
 }
 
 /// Looks for a loadable model in a folder and `depth` levels below; `Err(None)` if a part of its weights is missing.
 pub(super) fn check_folder(folder: &Path, depth: usize) -> Result<Found, Option<Unloadable>> {
     match select::select(&list_files(folder, depth), None).map_err(Some)? {
-        Selection::Gguf(name) => Ok(Found::Gguf(name)),
+        Selection::File(name) => Ok(Found::File(name)),
         Selection::Folder { sharded: false, files } => {
             Ok(Found::Folder { weights: files.into_iter().rev().take(1).collect() })
         }

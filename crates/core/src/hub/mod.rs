@@ -23,9 +23,9 @@ pub use spec::{DEFAULT_REVISION, ModelSource, ModelSpec};
 /// A model whose files are all on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedModel {
-    /// The canonical id. Where a repository's only `.gguf` was meant without being named, the id names it.
+    /// The canonical id. Where a repository's only file that is a model was meant without being named, the id names it.
     pub id: String,
-    /// A folder in transformers' layout, or a `.gguf` file.
+    /// A folder in transformers' layout, or a file that is a model.
     pub path: PathBuf,
     /// The commit, for a model of the hub. Two specs with the same `path` are the same model.
     pub revision: Option<String>,

@@ -38,7 +38,7 @@ pub fn resolve(
 ) -> Result<ResolvedModel, HubError> {
     match spec.source() {
         ModelSource::Folder(path) => local_folder(spec, path),
-        ModelSource::GgufFile(path) => {
+        ModelSource::File(path) => {
             Ok(ResolvedModel { id: spec.id().to_owned(), path: path.clone(), revision: None, warnings: Vec::new() })
         }
         ModelSource::Hub { repo, revision, file } => {
@@ -57,7 +57,7 @@ pub fn resolve(
 fn local_folder(spec: &ModelSpec, path: &Path) -> Result<ResolvedModel, HubError> {
     let place = path.display().to_string();
     let found = match check_folder(path, 0) {
-        Ok(Found::Gguf(name)) => path.join(name),
+        Ok(Found::File(name)) => path.join(name),
         Ok(Found::Folder { .. }) => path.to_path_buf(),
         Err(Some(why)) => return Err(HubError::NoWeights { message: why.describe(&place, None) }),
         Err(None) => {
@@ -131,7 +131,7 @@ impl HubModel<'_> {
         let downloader = Downloader { client: &client, cache: &self.cache, config: self.config, commit };
 
         let (names, file) = match selection {
-            Selection::Gguf(name) => (vec![name.clone()], Some(name)),
+            Selection::File(name) => (vec![name.clone()], Some(name)),
             Selection::Folder { mut files, sharded } => {
                 if sharded {
                     // Which weights there are is only known once the index is here.

@@ -18,28 +18,31 @@ pub enum CachedKind {
     Safetensors,
     /// One `.gguf` file.
     Gguf,
+    /// One `ggml-NAME.bin` of whisper.cpp.
+    Ggml,
 }
 
 /// A model that can be loaded without the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedModel {
-    /// As [`ModelSpec::parse`] takes it: `repo`, `repo@revision` or `repo:file.gguf`.
+    /// As [`ModelSpec::parse`] takes it: `repo`, `repo@revision` or `repo:FILE`.
     pub id: String,
     /// The commit.
     pub revision: String,
-    /// The snapshot's folder, or the `.gguf` in it.
+    /// The snapshot's folder, or the file in it.
     pub path: PathBuf,
     /// Size of the files that loading it reads.
     pub bytes: u64,
     /// When its newest file was written, in seconds since 1970.
     pub modified: u64,
     pub kind: CachedKind,
-    /// `model_type` of its `config.json`; `None` for GGUF.
+    /// `model_type` of its `config.json`; `None` for single files.
     pub model_type: Option<String>,
 }
 
 /// Lists the models of the cache whose files are all there, sorted by id. A folder counts if its `model_type` is among
-/// `model_types`; a `.gguf` counts if it starts as one. Reads no network and, of large files, only names and sizes.
+/// `model_types`; a single file counts if it starts as its kind does. Reads no network and, of large files, only names
+/// and sizes.
 pub fn scan_cache(config: &HubConfig, model_types: &[&str]) -> Vec<CachedModel> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&config.cache_dir).into_iter().flatten().flatten() {
@@ -75,14 +78,12 @@ fn scan_repo(cache: &RepoCache, repo: &str, model_types: &[&str], found: &mut Ve
             let (kind, model_type) = (CachedKind::Safetensors, Some(model_type));
             found.push(CachedModel { id, revision, path, bytes, modified, kind, model_type });
         }
-        for file in select::ggufs(&list_files(&folder, SNAPSHOT_DEPTH)) {
+        for file in select::model_files(&list_files(&folder, SNAPSHOT_DEPTH)) {
             let path = folder.join(&file);
-            if !starts_as_gguf(&path) {
-                continue;
-            }
+            let Some(kind) = kind_of(&path) else { continue };
             let (bytes, modified) = measure(&folder, [file.as_str()]);
             let (id, revision) = (hub_id(repo, revision, Some(&file)), commit.clone());
-            found.push(CachedModel { id, revision, path, bytes, modified, kind: CachedKind::Gguf, model_type: None });
+            found.push(CachedModel { id, revision, path, bytes, modified, kind, model_type: None });
         }
     }
 }
@@ -96,10 +97,15 @@ fn model_type(folder: &Path) -> Option<String> {
     serde_json::from_slice::<Config>(&text).ok().map(|config| config.model_type)
 }
 
-fn starts_as_gguf(path: &Path) -> bool {
+/// What a single file is, by how it starts.
+fn kind_of(path: &Path) -> Option<CachedKind> {
     let mut magic = [0; 4];
-    let read = fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
-    read.is_ok() && &magic == b"GGUF"
+    fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic)).ok()?;
+    match &magic {
+        b"GGUF" => Some(CachedKind::Gguf),
+        b"lmgg" => Some(CachedKind::Ggml),
+        _ => None,
+    }
 }
 
 /// Summed size and newest change of those of the files that are there.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::spec::{has_gguf_extension, is_safe_relative};
+use super::spec::{is_model_file, is_safe_relative};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -42,16 +42,16 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 pub(super) enum Selection {
     /// A folder in the layout of transformers or CTranslate2: the small files, then the weights or the index that names them.
     Folder { files: Vec<String>, sharded: bool },
-    /// One GGUF file.
-    Gguf(String),
+    /// One file that is the model: GGUF, or ggml for speech.
+    File(String),
 }
 
 /// Why a list of files holds no model, to be completed with where the files are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unloadable {
-    /// The file that was asked for is not there; these are the `.gguf` files that are.
+    /// The file that was asked for is not there; these are those that are.
     NoSuchFile(Vec<String>),
-    /// Several `.gguf` files, none of them named.
+    /// Several files that are models, none of them named.
     Several(Vec<String>),
     /// Weights in a format that is never read (pickle and the like).
     OnlyOther(String),
@@ -61,14 +61,14 @@ pub(super) enum Unloadable {
 }
 
 /// Picks the model among `files` (paths with `/`, relative to the repository): `wanted` if a file is named, else the
-/// safetensors checkpoint, else the only `.gguf`, else CTranslate2's weights.
+/// safetensors checkpoint, else the only file that is a model, else CTranslate2's weights.
 pub(super) fn select(files: &[String], wanted: Option<&str>) -> Result<Selection, Unloadable> {
     let has = |name: &str| files.iter().any(|file| file == name);
     if let Some(wanted) = wanted {
         return if has(wanted) {
-            Ok(Selection::Gguf(wanted.to_owned()))
+            Ok(Selection::File(wanted.to_owned()))
         } else {
-            Err(Unloadable::NoSuchFile(ggufs(files)))
+            Err(Unloadable::NoSuchFile(model_files(files)))
         };
     }
     let folder = |weights: &str| {
@@ -82,12 +82,12 @@ pub(super) fn select(files: &[String], wanted: Option<&str>) -> Result<Selection
     if let (Some(weights), true) = (weights, has(CONFIG)) {
         return Ok(folder(weights));
     }
-    let mut ggufs = ggufs(files);
-    if ggufs.len() > 1 {
-        return Err(Unloadable::Several(ggufs));
+    let mut single = model_files(files);
+    if single.len() > 1 {
+        return Err(Unloadable::Several(single));
     }
-    if let Some(file) = ggufs.pop() {
-        return Ok(Selection::Gguf(file));
+    if let Some(file) = single.pop() {
+        return Ok(Selection::File(file));
     }
     if has(CT2_WEIGHTS) && has(CONFIG) && CT2_VOCABULARIES.into_iter().any(has) {
         return Ok(folder(CT2_WEIGHTS));
@@ -106,30 +106,32 @@ impl Unloadable {
     pub(super) fn describe(&self, place: &str, named: Option<&str>) -> String {
         match self {
             Self::NoSuchFile(choices) if choices.is_empty() => {
-                format!("{place} has no file '{}', nor any other .gguf", named.unwrap_or_default())
+                format!("{place} has no file '{}', nor any other .gguf or ggml-NAME.bin", named.unwrap_or_default())
             }
             Self::NoSuchFile(choices) => {
-                format!("{place} has no file '{}'; its .gguf files are {}", named.unwrap_or_default(), list(choices))
+                format!("{place} has no file '{}'; its models are {}", named.unwrap_or_default(), list(choices))
             }
             Self::Several(choices) => {
-                format!("{place} holds several .gguf files, name one of them after a colon: {}", list(choices))
+                format!("{place} holds several models, name one of them after a colon: {}", list(choices))
             }
             Self::OnlyOther(file) => {
-                format!("{place} has no safetensors or GGUF weights, and files such as {file} are never loaded")
+                format!("{place} has no safetensors, GGUF or ggml weights, and files such as {file} are never loaded")
             }
             Self::NoConfig => format!("{place} has safetensors but no config.json that says what they are"),
             Self::Nothing => {
-                format!("{place} has no model.safetensors (or its index) with a config.json, and no .gguf")
+                format!(
+                    "{place} has no model.safetensors (or its index) with a config.json, no .gguf and no ggml-NAME.bin"
+                )
             }
         }
     }
 }
 
-/// The `.gguf` files that hold a language model (not the projector of a vision model), sorted.
-pub(super) fn ggufs(files: &[String]) -> Vec<String> {
+/// The files that are models by themselves (not the projector of a vision model), sorted.
+pub(super) fn model_files(files: &[String]) -> Vec<String> {
     let mut found: Vec<String> = files
         .iter()
-        .filter(|file| has_gguf_extension(file) && !file.rsplit('/').next().unwrap_or(file).starts_with("mmproj"))
+        .filter(|file| is_model_file(file) && !file.rsplit('/').next().unwrap_or(file).starts_with("mmproj"))
         .cloned()
         .collect();
     found.sort();
@@ -213,7 +215,7 @@ mod tests {
             "model.safetensors",
         ]);
         assert_eq!(select(&all, None), Ok(Selection::Folder { files: expected, sharded: false }));
-        assert_eq!(select(&all, Some("x.gguf")), Ok(Selection::Gguf("x.gguf".into())));
+        assert_eq!(select(&all, Some("x.gguf")), Ok(Selection::File("x.gguf".into())));
         let sharded = files(&["config.json", "model.safetensors.index.json"]);
         assert_eq!(select(&sharded, None), Ok(Selection::Folder { files: sharded.clone(), sharded: true }));
     }
@@ -228,20 +230,19 @@ mod tests {
     }
 
     #[test]
-    fn the_only_gguf_is_taken_and_several_are_listed() {
+    fn the_only_model_file_is_taken_and_several_are_listed() {
         let one = files(&["README.md", "config.json", "mmproj-f16.gguf", "b.gguf"]);
-        assert_eq!(select(&one, None), Ok(Selection::Gguf("b.gguf".into())));
+        assert_eq!(select(&one, None), Ok(Selection::File("b.gguf".into())));
+        let one = files(&["README.md", "ggml-base-encoder.mlmodelc.zip", "ggml-base.bin"]);
+        assert_eq!(select(&one, None), Ok(Selection::File("ggml-base.bin".into())));
         let two = files(&["q/b.gguf", "a.gguf"]);
         let why = select(&two, None).unwrap_err();
         assert_eq!(
             why.describe("o/r", None),
-            "o/r holds several .gguf files, name one of them after a colon: a.gguf, q/b.gguf"
+            "o/r holds several models, name one of them after a colon: a.gguf, q/b.gguf"
         );
         let why = select(&two, Some("c.gguf")).unwrap_err();
-        assert_eq!(
-            why.describe("o/r", Some("c.gguf")),
-            "o/r has no file 'c.gguf'; its .gguf files are a.gguf, q/b.gguf"
-        );
+        assert_eq!(why.describe("o/r", Some("c.gguf")), "o/r has no file 'c.gguf'; its models are a.gguf, q/b.gguf");
     }
 
     #[test]

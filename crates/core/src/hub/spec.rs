@@ -17,20 +17,20 @@ const MAX_PART_LENGTH: usize = 200;
 pub enum ModelSource {
     /// A folder on this machine.
     Folder(PathBuf),
-    /// A `.gguf` file on this machine.
-    GgufFile(PathBuf),
+    /// A file on this machine that is a model: `.gguf`, or `.bin` for speech.
+    File(PathBuf),
     /// A repository of the hub, or its copy in the cache.
     Hub {
         repo: String,
         /// Branch, tag or commit; [`DEFAULT_REVISION`] when none was given.
         revision: String,
-        /// A `.gguf` of the repository, by its path in it.
+        /// A file of the repository that is a model, by its path in it.
         file: Option<String>,
     },
 }
 
-/// A MODEL argument that was understood: a local folder, a local `.gguf`, `repo`, `repo@revision`, `repo:file.gguf` or
-/// `repo@revision:file.gguf`.
+/// A MODEL argument that was understood: a local folder, a local `.gguf` or `.bin`, `repo`, `repo@revision`,
+/// `repo:FILE` or `repo@revision:FILE`, FILE being a `.gguf` or `ggml-NAME.bin` of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSpec {
     source: ModelSource,
@@ -49,21 +49,21 @@ impl ModelSpec {
             return Ok(Self { source: ModelSource::Folder(path.to_path_buf()), id: local_id(path) });
         }
         if path.is_file() {
-            if !has_gguf_extension(text) {
-                return Err(invalid(text, "a local model is a folder or a .gguf file"));
+            // Of a local .bin its beginning tells whether it is a model: it may have any name.
+            if !has_extension(text, ".gguf") && !has_extension(text, ".bin") {
+                return Err(invalid(text, "a local model is a folder, a .gguf file or a .bin of whisper.cpp"));
             }
-            return Ok(Self { source: ModelSource::GgufFile(path.to_path_buf()), id: local_id(path) });
+            return Ok(Self { source: ModelSource::File(path.to_path_buf()), id: local_id(path) });
         }
         if looks_like_a_path(text) {
-            let hint =
-                if has_gguf_extension(text) { " (a file of a repository is written repo:file.gguf)" } else { "" };
+            let hint = if is_model_file(text) { " (a file of a repository is written repo:file.gguf)" } else { "" };
             return Err(HubError::not_found(format!("there is no file or folder '{text}'{hint}")));
         }
         Self::parse_hub(text)
     }
 
-    /// Reads a model id that may only name a repository: for ids that come with a request from outside, which must never
-    /// reach the file system.
+    /// Reads a model id that may only name a repository: for ids that come with a request from outside, which must
+    /// never reach the file system.
     ///
     /// # Errors
     /// `invalid_spec`, naming what is wrong with it.
@@ -79,8 +79,11 @@ impl ModelSpec {
         check_repo(repo).map_err(|reason| invalid(text, reason))?;
         check_revision(revision).map_err(|reason| invalid(text, reason))?;
         if let Some(file) = file {
-            if !has_gguf_extension(file) {
-                return Err(invalid(text, "what follows the colon must be a .gguf file of the repository"));
+            if !is_model_file(file) {
+                return Err(invalid(
+                    text,
+                    "what follows the colon must be a .gguf or ggml-NAME.bin file of the repository",
+                ));
             }
             if !is_safe_relative(file) || file.len() > MAX_PART_LENGTH {
                 return Err(invalid(text, "the file must be a plain path inside the repository"));
@@ -101,7 +104,7 @@ impl ModelSpec {
         &self.source
     }
 
-    /// The canonical id: `repo@main` is `repo`; a local folder is its base name, a local `.gguf` its file stem.
+    /// The canonical id: `repo@main` is `repo`; a local folder is its base name, a local file its stem.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -121,8 +124,17 @@ pub(super) fn hub_id(repo: &str, revision: &str, file: Option<&str>) -> String {
     id
 }
 
-pub(super) fn has_gguf_extension(name: &str) -> bool {
-    name.len() > ".gguf".len() && name.to_ascii_lowercase().ends_with(".gguf")
+/// Whether a file of a repository is a model by itself, as its name says: `.gguf`, or `ggml-NAME.bin` of whisper.cpp
+/// (other `.bin` files are pickles, mostly).
+pub(super) fn is_model_file(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_ggml = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("ggml"));
+    has_extension(name, ".gguf") || is_ggml && has_extension(name, ".bin")
+}
+
+/// `extension` in lower case, with its dot.
+fn has_extension(name: &str, extension: &str) -> bool {
+    name.len() > extension.len() && name.to_ascii_lowercase().ends_with(extension)
 }
 
 /// Whether a path of a repository stays inside the folder it is joined to, on every system.
@@ -151,7 +163,7 @@ fn looks_like_a_path(text: &str) -> bool {
     let drive =
         text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic() && text.contains('\\');
     let dotted = text == "." || text == ".." || text.starts_with("./") || text.starts_with("../");
-    let bare_file = has_gguf_extension(text) && !text.contains(':');
+    let bare_file = is_model_file(text) && !text.contains(':');
     dotted || drive || bare_file || text.starts_with(['/', '~']) || text.contains('\\')
 }
 
@@ -215,6 +227,7 @@ mod tests {
             (s("a/b"), s("v1"), Some(s("sub/q4.GGUF")), s("a/b@v1:sub/q4.GGUF"))
         );
         assert_eq!(hub_parts("a/b@main:q4.gguf").3, "a/b:q4.gguf");
+        assert_eq!(hub_parts("a/b:x/ggml-base.en-q5_1.bin").3, "a/b:x/ggml-base.en-q5_1.bin");
     }
 
     #[test]
@@ -237,6 +250,9 @@ mod tests {
             "a/b@/x",
             "a/b:",
             "a/b:x.bin",
+            "a/b:pytorch_model.bin",
+            "a/b:ggml/x.bin",
+            "a/b:ggml.pt",
             "a/b:../x.gguf",
             "a/b:/x.gguf",
             "a/b:x\\y.gguf",
@@ -260,7 +276,9 @@ mod tests {
         std::fs::create_dir(&model).unwrap();
         let gguf = folder.path().join("tiny.q4.gguf");
         std::fs::write(&gguf, b"GGUF").unwrap();
-        let other = folder.path().join("weights.bin");
+        let bin = folder.path().join("ggml-base.en.bin");
+        std::fs::write(&bin, b"lmgg").unwrap();
+        let other = folder.path().join("weights.pt");
         std::fs::write(&other, b"x").unwrap();
 
         let spec = ModelSpec::parse(model.to_str().unwrap()).unwrap();
@@ -268,7 +286,9 @@ mod tests {
         let dotted = model.join(".");
         assert_eq!(ModelSpec::parse(dotted.to_str().unwrap()).unwrap().id(), "My-Model.v2");
         let spec = ModelSpec::parse(gguf.to_str().unwrap()).unwrap();
-        assert_eq!((spec.source(), spec.id()), (&ModelSource::GgufFile(gguf), "tiny.q4"));
+        assert_eq!((spec.source(), spec.id()), (&ModelSource::File(gguf), "tiny.q4"));
+        let spec = ModelSpec::parse(bin.to_str().unwrap()).unwrap();
+        assert_eq!((spec.source(), spec.id()), (&ModelSource::File(bin), "ggml-base.en"));
         assert_eq!(ModelSpec::parse(other.to_str().unwrap()).unwrap_err().code(), "invalid_spec");
         // A request from outside never reaches the file system.
         assert_eq!(ModelSpec::parse_hub(model.to_str().unwrap()).unwrap_err().code(), "invalid_spec");
@@ -276,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_path_at_which_there_is_nothing_is_said_to_be_missing() {
-        for text in ["./nothing-here", "/nothing/here", "nothing.gguf", "~/x", "C:\\models\\x.gguf"] {
+        for text in ["./nothing-here", "/nothing/here", "nothing.gguf", "ggml-x.bin", "~/x", "C:\\models\\x.gguf"] {
             assert_eq!(ModelSpec::parse(text).expect_err(text).code(), "model_not_found", "{text}");
         }
     }

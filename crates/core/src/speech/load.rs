@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use tsserve_engine::ComputePool;
 use tsserve_models::candle::{DeviceKind, Dtype};
+use tsserve_models::config::ConfigError;
 use tsserve_models::cpu::Quantization;
+use tsserve_models::error::ModelError;
 use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperSpecialIds};
-use tsserve_speech::SpecialTokens;
+use tsserve_speech::{MelFilters, SpecialTokens, non_speech_tokens};
 use tsserve_text::Tokenizer;
 
 use super::cpu_whisper::CpuWhisper;
@@ -48,11 +50,7 @@ pub(crate) fn load(
 ) -> Result<SpeechModel, CoreError> {
     let mut warnings = resolved.warnings;
     let checkpoint = WhisperCheckpoint::open(&resolved.path)?;
-    let tokenizer_json = checkpoint.folder().join("tokenizer.json");
-    if !tokenizer_json.is_file() {
-        return Err(CoreError::NoTokenizer);
-    }
-    let tokenizer = Tokenizer::from_json_file(&tokenizer_json)?;
+    let (tokens, vocabulary) = vocabulary(&checkpoint)?;
     let exact = match (options.device, options.dtype) {
         (DeviceKind::Cuda | DeviceKind::Metal, _) => {
             warnings.push("speech models are computed on the CPU, whatever the device".to_owned());
@@ -79,6 +77,7 @@ pub(crate) fn load(
             level,
             threads,
             precision,
+            arithmetic: None,
             max_windows: MAX_RUNNING * WINDOWS_EACH,
             max_caches: MAX_RUNNING * CACHES_EACH,
             pool: ComputePool::process(),
@@ -86,7 +85,6 @@ pub(crate) fn load(
         &mut |done, total| progress(LoadProgress::Weights { done: done as u64, total: total as u64 }),
     )?;
     check_cancel(cancel)?;
-    let tokens = special_tokens(&checkpoint.special_ids);
     let info = LoadedModel {
         handle,
         id: resolved.id,
@@ -122,12 +120,45 @@ pub(crate) fn load(
     };
     Ok(SpeechModel {
         info,
-        vocabulary: Arc::new(SpeechVocabulary::new(tokenizer, &tokens)),
+        vocabulary: Arc::new(vocabulary),
         tokens: Arc::new(tokens),
         network: SharedNetwork::new(Box::new(CpuWhisper::new(network))),
         jobs: Jobs::new(MAX_RUNNING, options.max_queue.unwrap_or(DEFAULT_MAX_QUEUE)),
         sink,
     })
+}
+
+/// The vocabulary that is in the file of weights, or beside it.
+fn vocabulary(checkpoint: &WhisperCheckpoint) -> Result<(SpecialTokens, SpeechVocabulary), CoreError> {
+    let mut tokens = special_tokens(&checkpoint.special_ids);
+    if let Some(words) = checkpoint.words() {
+        check_filters(checkpoint)?;
+        let tokenizer = Tokenizer::from_ranks(&words.text, &words.special)?;
+        let vocabulary = SpeechVocabulary::new(tokenizer, &tokens);
+        tokens.suppressed = non_speech_tokens(&vocabulary);
+        return Ok((tokens, vocabulary));
+    }
+    let tokenizer_json = checkpoint.folder().join("tokenizer.json");
+    if !tokenizer_json.is_file() {
+        return Err(CoreError::NoTokenizer);
+    }
+    let vocabulary = SpeechVocabulary::new(Tokenizer::from_json_file(&tokenizer_json)?, &tokens);
+    Ok((tokens, vocabulary))
+}
+
+/// Mel filters of a file must be those that features are made with here; they differ in the last digits at most.
+fn check_filters(checkpoint: &WhisperCheckpoint) -> Result<(), CoreError> {
+    const NEAR: f32 = 1e-6;
+    let n_mels = checkpoint.config.n_mels;
+    let expected = MelFilters::new(n_mels).dense();
+    let expected = (0..n_mels).flat_map(|mel| expected.iter().skip(mel).step_by(n_mels));
+    let found = checkpoint.mel_filters().unwrap_or_default();
+    // A difference with a NaN is not near.
+    if found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < NEAR) {
+        return Ok(());
+    }
+    let what = "a Whisper model with other mel filters than Slaney's".to_owned();
+    Err(ModelError::from(ConfigError::Unsupported { what }).into())
 }
 
 fn special_tokens(ids: &WhisperSpecialIds) -> SpecialTokens {

@@ -45,7 +45,8 @@ impl Loaded {
         let ids = checkpoint.special_ids.clone();
         let level = Level::detect();
         let pool = ComputePool::new();
-        let options = WhisperOptions { level, threads: 2, precision, max_windows: 8, max_caches: 24, pool };
+        let options =
+            WhisperOptions { level, threads: 2, precision, arithmetic: None, max_windows: 8, max_caches: 24, pool };
         let model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
         let tokens = SpecialTokens {
             end_of_text: ids.end_of_text,

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::config::{WhisperConfig, check_features};
 use super::ct2::{Ct2, is_ct2};
+use super::ggml::{Ggml, is_ggml};
+use super::published;
 use super::special_ids::{WhisperSpecialIds, names_of};
 use super::tensors::Tensors;
 use crate::checkpoint::texts;
@@ -22,30 +24,47 @@ pub struct WhisperCheckpoint {
     pub(super) tensors: Tensors,
 }
 
-/// The files that CTranslate2 names so begin with this much of what tells them.
+/// The vocabulary that a ggml file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhisperWords<'c> {
+    /// Bytes of the words of text, in order of id and of rank.
+    pub text: Vec<&'c [u8]>,
+    /// Ids and names of the others.
+    pub special: Vec<(u32, String)>,
+}
+
+/// What tells CTranslate2's and ggml's files is in so many bytes at their beginning.
 const START: u64 = 64;
+
+/// A file of weights with sizes in it.
+enum SingleFile {
+    Ct2(PathBuf),
+    Ggml(PathBuf),
+}
 
 impl WhisperCheckpoint {
     /// Is a Whisper model here that this module reads? Looks at names and beginnings of files only.
     pub fn is_here(path: &Path) -> bool {
-        ct2_file(path).is_some() || {
+        SingleFile::at(path).is_some() || {
             let config = texts::read_json(&path.join("config.json")).ok().flatten();
             config.is_some_and(|config| config.get("model_type").and_then(Value::as_str) == Some("whisper"))
         }
     }
 
-    /// Opens a folder as transformers saves it, or a folder or file of CTranslate2 (`model.bin` with config.json and
-    /// tokenizer.json beside it).
+    /// Opens a folder as transformers saves it, a folder or file of CTranslate2 (`model.bin` with config.json and
+    /// tokenizer.json beside it), or a file of whisper.cpp (`ggml-*.bin`, which holds all).
     ///
     /// # Errors
     /// Files that are missing or broken, or a model that is not supported.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        if let Some(file) = ct2_file(path) {
-            return Self::from_ct2(&file);
+        match SingleFile::at(path) {
+            Some(SingleFile::Ct2(file)) => return Self::from_ct2(&file),
+            Some(SingleFile::Ggml(file)) => return Self::from_ggml(&file),
+            None => {}
         }
         let files = ModelFiles::discover(path)?;
         let ModelFiles::Safetensors { folder, config_json, .. } = &files else {
-            let reason = "expected a Whisper model in model.safetensors, or in model.bin of CTranslate2".to_owned();
+            let reason = "expected a Whisper model in model.safetensors, model.bin of CTranslate2 or ggml".to_owned();
             return Err(WeightsError::Unsupported { file: path.to_owned(), reason }.into());
         };
         let json = texts::read_json(config_json)?.ok_or_else(|| WeightsError::NoConfig { folder: folder.clone() })?;
@@ -71,6 +90,28 @@ impl WhisperCheckpoint {
         Ok(Self { config, special_ids, folder, tensors: Tensors::Ct2(ct2) })
     }
 
+    fn from_ggml(file: &Path) -> Result<Self, ModelError> {
+        let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+        let ggml = Ggml::open(file)?;
+        let config = ggml.config().clone();
+        let special_ids = WhisperSpecialIds::from_ggml(&config)?;
+        Ok(Self { config, special_ids, folder, tensors: Tensors::Ggml(ggml) })
+    }
+
+    /// The vocabulary, if it is in the file of weights. Then nothing beside that file is part of the model, and
+    /// `special_ids` do not say which tokens are suppressed.
+    pub fn words(&self) -> Option<WhisperWords<'_>> {
+        let Tensors::Ggml(ggml) = &self.tensors else { return None };
+        // Some files have a name for the end of text among the words.
+        let text = ggml.words().take(self.special_ids.end_of_text as usize).collect();
+        Some(WhisperWords { text, special: published::special_tokens(self.config.vocab_size) })
+    }
+
+    /// The mel filters that the weights were trained with, `[n_mels][201]`, if they are in the file.
+    pub fn mel_filters(&self) -> Option<Vec<f32>> {
+        if let Tensors::Ggml(ggml) = &self.tensors { Some(ggml.filters()) } else { None }
+    }
+
     /// Where tokenizer.json and other texts lie.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -92,13 +133,20 @@ impl WhisperCheckpoint {
     }
 }
 
-/// CTranslate2's file at a path or in a folder without safetensors.
-fn ct2_file(path: &Path) -> Option<PathBuf> {
-    let file = if path.is_dir() { path.join("model.bin") } else { path.to_owned() };
-    if path.join("model.safetensors").is_file() {
-        return None;
+impl SingleFile {
+    /// At a path, or CTranslate2's in a folder without safetensors.
+    fn at(path: &Path) -> Option<Self> {
+        let is_folder = path.is_dir();
+        if path.join("model.safetensors").is_file() {
+            return None;
+        }
+        let file = if is_folder { path.join("model.bin") } else { path.to_owned() };
+        let mut start = Vec::new();
+        std::fs::File::open(&file).ok()?.take(START).read_to_end(&mut start).ok()?;
+        match start {
+            start if is_ct2(&start) => Some(Self::Ct2(file)),
+            start if is_ggml(&start) && !is_folder => Some(Self::Ggml(file)),
+            _ => None,
+        }
     }
-    let mut start = Vec::new();
-    std::fs::File::open(&file).ok()?.take(START).read_to_end(&mut start).ok()?;
-    is_ct2(&start).then_some(file)
 }

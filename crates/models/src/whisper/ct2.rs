@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::config::WhisperConfig;
+use super::reader::{Reader, Refusal, broken};
 use super::tensors::{Element, Stored, missing};
 use crate::config::ConfigError;
 use crate::error::ModelError;
@@ -72,20 +73,9 @@ impl Kind {
     }
 }
 
-/// Why a file cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-enum Refusal {
-    Broken(String),
-    Unsupported(String),
-}
-
-fn broken<T>(reason: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Broken(reason.into()))
-}
-
 /// Does a file begin as CTranslate2's do?
 pub(super) fn is_ct2(start: &[u8]) -> bool {
-    let mut reader = Reader { file: start, position: 0 };
+    let mut reader = Reader::new(start);
     reader.u32().is_ok_and(|version| (1..=64).contains(&version))
         && reader.name().is_ok_and(|name| name.ends_with("Spec"))
 }
@@ -95,12 +85,8 @@ impl Ct2 {
     /// A file that is broken, of another version, or of another kind of model.
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let map = map(path)?;
-        let file = path.to_owned();
-        match parse(&map) {
-            Ok(variables) => Ok(Self { path: file, map, variables }),
-            Err(Refusal::Broken(reason)) => Err(WeightsError::Broken { file, reason }),
-            Err(Refusal::Unsupported(reason)) => Err(WeightsError::Unsupported { file, reason }),
-        }
+        let variables = parse(&map).map_err(|refusal| refusal.of(path))?;
+        Ok(Self { path: path.to_owned(), map, variables })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -287,7 +273,7 @@ fn place(name: &str) -> Option<Place> {
 
 /// Reads everything but data.
 fn parse(file: &[u8]) -> Result<BTreeMap<String, Variable>, Refusal> {
-    let mut reader = Reader { file, position: 0 };
+    let mut reader = Reader::new(file);
     let version = reader.u32()?;
     let spec = reader.name()?;
     if version != VERSION {
@@ -299,7 +285,7 @@ fn parse(file: &[u8]) -> Result<BTreeMap<String, Variable>, Refusal> {
         let what = format!("it is a {spec} of revision {revision}, expected a WhisperSpec of revision {REVISION}");
         return Err(Refusal::Unsupported(what));
     }
-    let n = reader.u32()? as usize;
+    let n = reader.size()?;
     if n > reader.left() / MIN_VARIABLE_BYTES {
         return broken(format!("it announces {n} variables, more than fit in it"));
     }
@@ -311,7 +297,7 @@ fn parse(file: &[u8]) -> Result<BTreeMap<String, Variable>, Refusal> {
             return broken(format!("variable {name} occurs twice"));
         }
     }
-    let n = reader.u32()? as usize;
+    let n = reader.size()?;
     for _ in 0..n {
         let (alias, name) = (reader.name()?, reader.name()?);
         let Some(variable) = variables.get(&name).cloned() else {
@@ -325,39 +311,11 @@ fn parse(file: &[u8]) -> Result<BTreeMap<String, Variable>, Refusal> {
     Ok(variables)
 }
 
-struct Reader<'a> {
-    file: &'a [u8],
-    position: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn left(&self) -> usize {
-        self.file.len() - self.position
-    }
-
-    fn take(&mut self, n: usize) -> Result<&'a [u8], Refusal> {
-        if n > self.left() {
-            return broken(format!("it is truncated: {n} bytes expected at {}, {} left", self.position, self.left()));
-        }
-        let bytes = &self.file[self.position..self.position + n];
-        self.position += n;
-        Ok(bytes)
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(self.take(N)?);
-        Ok(bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Refusal> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
+impl Reader<'_> {
     /// A length that counts the zero at the end.
     fn name(&mut self) -> Result<String, Refusal> {
         let len = usize::from(self.bytes().map(u16::from_le_bytes)?);
-        let position = self.position;
+        let position = self.position();
         match self.take(len)?.split_last() {
             Some((0, name)) if !name.is_empty() && !name.contains(&0) => match std::str::from_utf8(name) {
                 Ok(name) => Ok(name.to_owned()),
@@ -372,15 +330,15 @@ impl<'a> Reader<'a> {
         if usize::from(rank) > MAX_RANK {
             return broken(format!("variable {name} has {rank} dimensions"));
         }
-        let shape = (0..rank).map(|_| self.u32().map(|dim| dim as usize)).collect::<Result<Vec<_>, _>>()?;
+        let shape = (0..rank).map(|_| self.size()).collect::<Result<Vec<_>, _>>()?;
         let [kind] = self.bytes()?;
         let Some(kind) = Kind::of(kind) else { return broken(format!("variable {name} is of unknown type {kind}")) };
-        let len = self.u32()? as usize;
+        let len = self.size()?;
         let expected = shape.iter().try_fold(kind.size(), |bytes, &dim| bytes.checked_mul(dim));
         if expected != Some(len) || len == 0 {
             return broken(format!("variable {name} has {len} bytes for dimensions {shape:?}"));
         }
-        let start = self.position;
+        let start = self.position();
         self.take(len)?;
         Ok(Variable { shape, kind, start, len })
     }

@@ -1,7 +1,7 @@
 //! The decoder: tokens of several hypotheses, each over its own cache and its window's keys and values, to logits.
 //!
-//! A pass is one piece of work for the team, in phases with a join after each. Linear layers see all rows as one matrix;
-//! attention goes cache by cache and window by window. Every row is computed as if it were alone.
+//! A pass is one piece of work for the team, in phases with a join after each. Linear layers see all rows as one
+//! matrix; attention goes cache by cache and window by window. Every row is computed as if it were alone.
 
 use std::ops::Range;
 
@@ -452,8 +452,8 @@ pub(super) struct Head<'m> {
 }
 
 impl Head<'_> {
-    /// Logits of up to [`MAX_BLOCK_ROWS`] rows, each to its place in `out`, `[places][vocab_size]`, with all threads of the
-    /// team.
+    /// Logits of up to [`MAX_BLOCK_ROWS`] rows, each to its place in `out`, `[places][vocab_size]`, with all threads of
+    /// the team.
     pub(super) fn logits(&self, team: &Team, buffers: &mut DecoderBuffers, wanted: &[(usize, usize)], out: &mut [f32]) {
         let Self { config: &WhisperConfig { width, vocab_size, .. }, decoder, level, prefetch } = *self;
         let (n, matrix) = (wanted.len(), &decoder.embedding);

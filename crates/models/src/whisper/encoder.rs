@@ -1,22 +1,24 @@
-//! The encoder: one window of features to its states, and those to the keys and values of the decoder's cross-attention.
+//! The encoder: one window of features to its states, and those to the keys and values of the decoder's
+//! cross-attention.
 //!
-//! A layer is three phases: norm, q, k and v of chunks of positions; attention of blocks of queries of one head; and all
-//! that follows, again of chunks of positions.
+//! A layer is three phases: norm, q, k and v of chunks of positions; attention of blocks of queries of one head; and
+//! all that follows, again of chunks of positions.
 
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::{PanelScratch, Panels, Queries, attend_panels};
 use tsserve_kernels::elementwise::{self, Activation};
-use tsserve_kernels::{AlignedBytes, Start, Team, Worker};
+use tsserve_kernels::{AlignedBytes, Format, Team, Worker};
 
 use super::config::WhisperConfig;
-use super::rows::{Products, norm_row};
+use super::rows::{Products, RowScratch, norm_row};
 use super::weights::{Decoder, Encoder, EncoderLayer, Linear};
 use crate::cpu::shared::Shared;
 
 /// Positions whose rows are computed together, at most.
 const CHUNK: usize = 96;
 
-/// Values between rows whose columns are read: at a distance of a power of two they would share a few cache lines' places.
+/// Values between rows whose columns are read: at a distance of a power of two they would share a few cache lines'
+/// places.
 const PAD: usize = 16;
 
 /// Chunks per thread, so that one that is held up costs little.
@@ -49,8 +51,7 @@ struct ThreadScratch {
     normed: Vec<f32>,
     /// `[CHUNK][3 * width + PAD or inner]`
     wide: Vec<f32>,
-    /// Rounded input of a product.
-    half: Vec<u16>,
+    rows: RowScratch,
     attention: PanelScratch,
 }
 
@@ -73,7 +74,7 @@ impl EncoderBuffers {
                 .map(|_| ThreadScratch {
                     normed: vec![0.0; CHUNK * width],
                     wide: vec![0.0; CHUNK * wide],
-                    half: vec![0; (CHUNK * wide).max(conv_input)],
+                    rows: RowScratch::new((CHUNK * wide).max(conv_input), CHUNK, wide),
                     attention: PanelScratch::new(audio_context, width / encoder_heads),
                 })
                 .collect(),
@@ -94,8 +95,8 @@ pub(super) struct Encoding<'m> {
 }
 
 impl Encoding<'_> {
-    /// Encodes `mel` `[n_mels][frames]`: the states are left in the buffers' x, and the decoder's keys and values written
-    /// to `cross`, `[layer][head]`.
+    /// Encodes `mel` `[n_mels][frames]`: the states are left in the buffers' x, and the decoder's keys and values
+    /// written to `cross`, `[layer][head]`.
     pub(super) fn run(&self, buffers: &mut EncoderBuffers, mel: &[f32], cross: &mut [u8]) {
         let panels = buffers.panels;
         let parts = Parts {
@@ -159,8 +160,6 @@ impl<'r> Window<'_, 'r> {
         self.worker.share(total.div_ceil(chunk), |i| rows(i * chunk, chunk.min(total - i * chunk)));
     }
 
-    /// The whole of a matrix for some rows, with its bias.
-    ///
     /// # Safety
     /// As of [`Products::multiply`].
     #[expect(clippy::too_many_arguments, reason = "three matrices and a place in each")]
@@ -172,13 +171,10 @@ impl<'r> Window<'_, 'r> {
         n_rows: usize,
         out: *mut f32,
         stride: usize,
-        half: &mut [u16],
+        rows: &mut RowScratch,
     ) {
-        let (groups, start) = (0..linear.matrix.n_groups(), Start::Bias(&linear.bias));
         // SAFETY: the caller's promise.
-        unsafe {
-            self.encoding.products.multiply(&linear.matrix, groups, x, x_stride, n_rows, start, out, stride, half);
-        }
+        unsafe { self.encoding.products.multiply(linear, x, x_stride, n_rows, out, stride, rows) }
     }
 
     /// Features to the first layer's input.
@@ -201,7 +197,7 @@ impl<'r> Window<'_, 'r> {
             unsafe {
                 let x = self.parts.mel.read(first * n_mels..(first + n + 2) * n_mels);
                 let out = self.parts.conv.part((1 + first) * width..(1 + first + n) * width);
-                self.linear(&encoder.conv1, x, n_mels, n, out.as_mut_ptr(), width, &mut self.scratch().half);
+                self.linear(&encoder.conv1, x, n_mels, n, out.as_mut_ptr(), width, &mut self.scratch().rows);
                 elementwise::activate(level, Activation::Gelu, out);
             }
         });
@@ -210,7 +206,7 @@ impl<'r> Window<'_, 'r> {
             unsafe {
                 let x = self.parts.conv.read(2 * first * width..(2 * (first + n) + 1) * width);
                 let out = self.parts.x.part(first * width..(first + n) * width);
-                self.linear(&encoder.conv2, x, 2 * width, n, out.as_mut_ptr(), width, &mut self.scratch().half);
+                self.linear(&encoder.conv2, x, 2 * width, n, out.as_mut_ptr(), width, &mut self.scratch().rows);
                 elementwise::activate(level, Activation::Gelu, out);
                 elementwise::add(level, out, &encoder.positions[first * width..(first + n) * width]);
             }
@@ -229,15 +225,16 @@ impl<'r> Window<'_, 'r> {
         let Encoding { config, products: Products { level, .. }, .. } = *self.encoding;
         let (width, heads) = (config.width, config.encoder_heads);
         let head_dim = width / heads;
-        let ThreadScratch { normed, wide, half, .. } = self.scratch();
-        // SAFETY: x is only read in this phase; the rows of q and the positions of keys and values are the chunk's alone.
+        let ThreadScratch { normed, wide, rows, .. } = self.scratch();
+        // SAFETY: x is only read in this phase; the rows of q and the positions of keys and values are the chunk's
+        // alone.
         unsafe {
             let x = self.parts.x.read(first * width..(first + n) * width);
             for (x, out) in x.chunks_exact(width).zip(normed.chunks_exact_mut(width)) {
                 norm_row(level, &layer.attn_norm, x, out);
             }
             let stride = 3 * width + PAD;
-            self.linear(&layer.qkv, normed, width, n, wide.as_mut_ptr(), stride, half);
+            self.linear(&layer.qkv, normed, width, n, wide.as_mut_ptr(), stride, rows);
             let q = self.parts.q.part(first * width..(first + n) * width);
             for (q, row) in q.chunks_exact_mut(width).zip(wide.chunks_exact(stride)) {
                 q.copy_from_slice(&row[..width]);
@@ -252,7 +249,7 @@ impl<'r> Window<'_, 'r> {
     }
 
     fn attend(&self, head: usize, first: usize) {
-        let Encoding { config, products: Products { level, dots }, .. } = *self.encoding;
+        let Encoding { config, products: Products { level, .. }, .. } = *self.encoding;
         let WhisperConfig { width, audio_context, encoder_heads, .. } = *config;
         let (head_dim, bytes) = (width / encoder_heads, self.parts.panels.bytes());
         let n = QUERIES.min(audio_context - first);
@@ -261,7 +258,14 @@ impl<'r> Window<'_, 'r> {
         unsafe {
             let memory = self.parts.kv.read(head * bytes..(head + 1) * bytes);
             let q = self.parts.q.read(at..at + (n - 1) * width + head_dim);
-            let queries = Queries { q, stride: width, n, seen: audio_context, causal: false, dots };
+            let queries = Queries {
+                q,
+                stride: width,
+                n,
+                seen: audio_context,
+                causal: false,
+                dots: self.parts.panels.format() == Format::BF16,
+            };
             let out = self.parts.attended.at(at);
             let scratch = &mut self.scratch().attention;
             attend_panels(level, &self.parts.panels, memory, &queries, scratch, out, width, None);
@@ -271,21 +275,21 @@ impl<'r> Window<'_, 'r> {
     fn after_attention(&self, layer: &EncoderLayer, first: usize, n: usize) {
         let Encoding { config, products: Products { level, .. }, .. } = *self.encoding;
         let (width, inner) = (config.width, config.encoder_inner);
-        let ThreadScratch { normed, wide, half, .. } = self.scratch();
+        let ThreadScratch { normed, wide, rows, .. } = self.scratch();
         // SAFETY: these rows of x are the chunk's alone; what was attended was written before the last join.
         unsafe {
             let x = self.parts.x.part(first * width..(first + n) * width);
             let attended = self.parts.attended.read(first * width..(first + n) * width);
             let sums = &mut normed[..n * width];
-            self.linear(&layer.out, attended, width, n, sums.as_mut_ptr(), width, half);
+            self.linear(&layer.out, attended, width, n, sums.as_mut_ptr(), width, rows);
             elementwise::add(level, x, sums);
             for (x, out) in x.chunks_exact(width).zip(sums.chunks_exact_mut(width)) {
                 norm_row(level, &layer.mlp_norm, x, out);
             }
             let wide = &mut wide[..n * inner];
-            self.linear(&layer.fc1, sums, width, n, wide.as_mut_ptr(), inner, half);
+            self.linear(&layer.fc1, sums, width, n, wide.as_mut_ptr(), inner, rows);
             elementwise::activate(level, Activation::Gelu, wide);
-            self.linear(&layer.fc2, wide, inner, n, sums.as_mut_ptr(), width, half);
+            self.linear(&layer.fc2, wide, inner, n, sums.as_mut_ptr(), width, rows);
             elementwise::add(level, x, sums);
         }
     }
@@ -310,12 +314,12 @@ impl<'r> Window<'_, 'r> {
         let (width, heads) = (config.width, config.decoder_heads);
         let (head_dim, cross, level) = (width / heads, self.encoding.cross, self.encoding.products.level);
         self.chunks(config.audio_context, |first, n| {
-            let ThreadScratch { wide, half, .. } = self.scratch();
+            let ThreadScratch { wide, rows, .. } = self.scratch();
             // SAFETY: x is only read in this phase; these positions are the chunk's alone.
             unsafe {
                 let x = self.parts.x.read(first * width..(first + n) * width);
                 let stride = 2 * width + PAD;
-                self.linear(kv, x, width, n, wide.as_mut_ptr(), stride, half);
+                self.linear(kv, x, width, n, wide.as_mut_ptr(), stride, rows);
                 for head in 0..heads {
                     let memory = self.parts.cross.at((index * heads + head) * cross.bytes());
                     cross.write(

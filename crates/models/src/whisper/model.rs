@@ -7,46 +7,31 @@ use std::time::{Duration, Instant};
 
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::Panels;
-use tsserve_kernels::{Format, Level, MAX_BLOCK_ROWS, Team, has_bf16_dots};
+use tsserve_kernels::{Level, MAX_BLOCK_ROWS, Team};
 
+use super::arithmetic::Arithmetic;
 use super::checkpoint::WhisperCheckpoint;
 use super::config::WhisperConfig;
 use super::decoder::{DecoderBuffers, Forward, Head, Parts, Pass, Tap};
 use super::encoder::{EncoderBuffers, Encoding};
 use super::error::WhisperError;
 use super::places::Places;
+use super::precision::{Formats, Precision};
 use super::rows::Products;
 use super::step::{MAX_ROWS, Step};
-use super::weights::{Decoder, Encoder, Packer, Packing};
+use super::weights::{Decoder, Encoder, Packer};
 use crate::config::ConfigError;
-use crate::cpu::Quantization;
 use crate::cpu::shared::Shared;
 use crate::error::ModelError;
 
-/// Bytes ahead of the weight stream that may be prefetched, how much faster than not at all that must be, and how long it
-/// is tried out.
+/// Bytes ahead of the weight stream that may be prefetched, how much faster than not at all that must be, and how long
+/// it is tried out.
 const PREFETCH: [usize; 3] = [0, 8 << 10, 16 << 10];
 const WORTH_IT: f64 = 0.95;
 const PATIENCE: Duration = Duration::from_millis(60);
 
 /// Bytes of weights that caches hold: they are not prefetched.
 const OF_CACHES: usize = 8 << 20;
-
-/// How finely a network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// Fast, and near to f32: the encoder in bf16 where the machine is fast at that and in f32 elsewhere; the decoder's
-    /// weights quantised as said where they are not already, with activations of 16 bits; keys and values in f16.
-    Fast(Quantization),
-    /// Weights as they are stored, and everything else in f32.
-    Exact,
-}
-
-impl Default for Precision {
-    fn default() -> Self {
-        Self::Fast(Quantization::Q8_0)
-    }
-}
 
 /// How a network is to run.
 #[derive(Debug, Clone)]
@@ -56,52 +41,14 @@ pub struct WhisperOptions {
     /// Threads that compute, the caller's among them.
     pub threads: usize,
     pub precision: Precision,
+    /// In the fast mode; `None`: what is fastest on this machine.
+    pub arithmetic: Option<Arithmetic>,
     /// Encoded windows that may be alive at a time.
     pub max_windows: usize,
     /// Caches that may be alive at a time; one more is kept for alignments.
     pub max_caches: usize,
     /// Leased for each layer of the encoder and each pass of the decoder.
     pub pool: ComputePool,
-}
-
-/// The formats that follow from a precision.
-struct Formats {
-    /// Are products of the encoder those of bf16 with bf16?
-    dots: bool,
-    encoder: Packing,
-    decoder: Packing,
-    head: Packing,
-    /// Keys and values of the encoder's layers.
-    attended: Format,
-    /// Keys and values that are kept for the decoder.
-    kept: Format,
-}
-
-impl Formats {
-    fn of(level: Level, precision: Precision) -> Self {
-        let stored = Packing::Stored;
-        match precision {
-            Precision::Exact => Self {
-                dots: false,
-                encoder: stored,
-                decoder: stored,
-                head: stored,
-                attended: Format::F32,
-                kept: Format::F32,
-            },
-            Precision::Fast(quantization) => {
-                let dots = level >= Level::Vnni && level <= Level::Amx && has_bf16_dots();
-                Self {
-                    dots,
-                    encoder: if dots { Packing::Bf16 } else { stored },
-                    decoder: Packing::To(quantization),
-                    head: Packing::To(Quantization::Q8_0),
-                    attended: if dots { Format::BF16 } else { Format::F32 },
-                    kept: Format::F16,
-                }
-            }
-        }
-    }
 }
 
 /// Tokens that one hypothesis appends to its cache.
@@ -124,6 +71,7 @@ pub struct WhisperModel {
     config: WhisperConfig,
     encoder: Encoder,
     decoder: Decoder,
+    arithmetic: Arithmetic,
     products: Products,
     prefetch: usize,
     team: Arc<Team>,
@@ -149,7 +97,7 @@ impl WhisperModel {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
         let config = checkpoint.config.clone();
-        let WhisperOptions { level, threads, precision, .. } = options;
+        let threads = options.threads;
         let team = crate::cpu::team(threads)
             .map_err(|error| ConfigError::Unsupported { what: format!("a team of {threads} threads ({error})") })?;
         let total = config.encoder_layers + config.decoder_layers + 1;
@@ -160,9 +108,10 @@ impl WhisperModel {
             progress(done, total);
         };
         let packer = Packer { checkpoint, threads };
-        let Formats { dots, encoder, decoder, head, attended, kept } = Formats::of(level, precision);
-        let encoder = packer.encoder(encoder, &mut count)?;
-        let decoder = packer.decoder(decoder, head, if dots { Packing::Bf16 } else { Packing::Stored }, &mut count)?;
+        let Formats { arithmetic, products, encoder: many_rows, decoder, head, attended, kept } =
+            Formats::of(&options, packer.float_format()?);
+        let encoder = packer.encoder(many_rows, &mut count)?;
+        let decoder = packer.decoder(decoder, head, many_rows, &mut count)?;
         let (encoder_head, decoder_head) = (config.width / config.encoder_heads, config.width / config.decoder_heads);
         let cross = Panels::new(kept, decoder_head, config.audio_context);
         let cached = Panels::new(kept, decoder_head, config.text_context);
@@ -170,7 +119,8 @@ impl WhisperModel {
         let heads = config.decoder_layers * config.decoder_heads;
         let n_threads = team.n_threads();
         let mut model = Self {
-            products: Products { level, dots },
+            arithmetic,
+            products,
             prefetch: 0,
             windows: Places::new("window", heads * cross.bytes(), options.max_windows),
             caches: Places::new("cache", heads * cached.bytes(), options.max_caches + 1),
@@ -191,8 +141,8 @@ impl WhisperModel {
         Ok(model)
     }
 
-    /// Sets how far ahead passes of few rows prefetch weights to what is fastest on this machine. Distances are tried in
-    /// turns, so that a neighbour on the machine disturbs all alike.
+    /// Sets how far ahead passes of few rows prefetch weights to what is fastest on this machine. Distances are tried
+    /// in turns, so that a neighbour on the machine disturbs all alike.
     fn choose_prefetch(&mut self) {
         let Ok(audio) = self.windows.take() else { return };
         if let Ok(cache) = self.new_cache() {
@@ -221,6 +171,11 @@ impl WhisperModel {
         &self.config
     }
 
+    /// What the encoder computes with.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
     /// Bytes of packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.encoder.bytes() + self.decoder.bytes()
@@ -232,8 +187,8 @@ impl WhisperModel {
         self.decoder.bytes_per_token() + heads * self.cross.bytes()
     }
 
-    /// Encodes windows, each `[n_mels][window_frames]`, one after the other in `mels`. The answers are kept until they are
-    /// released.
+    /// Encodes windows, each `[n_mels][window_frames]`, one after the other in `mels`. The answers are kept until they
+    /// are released.
     ///
     /// # Errors
     /// There is no room for as many windows, `mels` are not whole windows, or a worker failed. Then none is kept.
@@ -326,12 +281,12 @@ impl WhisperModel {
         Ok(())
     }
 
-    /// Appends each row's tokens to its cache and writes the logits that were wanted to `logits`, in place of what it held:
-    /// `[wanted of all rows, in order][vocab_size]`.
+    /// Appends each row's tokens to its cache and writes the logits that were wanted to `logits`, in place of what it
+    /// held: `[wanted of all rows, in order][vocab_size]`.
     ///
     /// # Errors
-    /// Rows that make no sense, before anything is computed; or a worker failed: then each cache holds what it held before
-    /// the call, or that and a part of the row's tokens.
+    /// Rows that make no sense, before anything is computed; or a worker failed: then each cache holds what it held
+    /// before the call, or that and a part of the row's tokens.
     pub fn decode(&mut self, rows: &[WhisperRow<'_>], logits: &mut Vec<f32>) -> Result<(), WhisperError> {
         for (index, row) in rows.iter().enumerate() {
             self.check(row)?;
@@ -346,9 +301,9 @@ impl WhisperModel {
         self.passes(rows, None, &mut Answer::All(logits))
     }
 
-    /// One pass over `tokens` without a cache, for the timing of words. Writes to `scores` the cross-attention of `heads`
-    /// (layer, head) before softmax, scaled: `[heads][tokens][audio_context]`. `logits` is called for each index of
-    /// `tokens` in turn with the logits after that token.
+    /// One pass over `tokens` without a cache, for the timing of words. Writes to `scores` the cross-attention of
+    /// `heads` (layer, head) before softmax, scaled: `[heads][tokens][audio_context]`. `logits` is called for each
+    /// index of `tokens` in turn with the logits after that token.
     ///
     /// # Errors
     /// Tokens or heads that make no sense, or a worker failed.

@@ -1,9 +1,12 @@
 //! What is done with blocks of rows of the residual stream.
 
 use tsserve_kernels::elementwise;
-use tsserve_kernels::{Format, Level, Matrix, Start, multiply_bf16_rows, multiply_f32_rows, round_to_bf16};
+use tsserve_kernels::{
+    Format, Level, MAX_BLOCK_ROWS, Matrix, Planes, QuantizedRows, Start, multiply, multiply_bf16_rows,
+    multiply_f32_rows, quantize_tiles, round_to_bf16,
+};
 
-use super::weights::Norm;
+use super::weights::{Linear, Norm};
 
 const EPS: f32 = 1e-5;
 
@@ -20,34 +23,81 @@ pub(super) struct Products {
     pub dots: bool,
 }
 
+/// Rows as a matrix's format wants them.
+#[derive(Debug)]
+pub(super) struct RowScratch {
+    half: Vec<u16>,
+    quantized: QuantizedRows,
+}
+
+impl RowScratch {
+    /// For products whose rows, where they lie, are `values` values in all, and `rows` rows of `width` at most.
+    pub(super) fn new(values: usize, rows: usize, width: usize) -> Self {
+        Self { half: vec![0; values], quantized: QuantizedRows::with_capacity(rows, width, Planes::One) }
+    }
+}
+
+/// Bytes of weights that pass all rows before the next ones do: they stay in the nearest caches.
+const CHUNK_BYTES: usize = 64 << 10;
+
 impl Products {
-    /// The product of `n_rows` rows of `x`, `x_stride` apart (they may overlap), with groups `groups` of a float matrix,
-    /// to rows of `out`, `stride` apart.
+    /// The product of `n_rows` rows of `x`, `x_stride` apart (they may overlap), with a matrix, to rows of `out`,
+    /// `stride` apart; with a bias for each of the matrix's rows, of which there are whole groups.
     ///
     /// # Safety
     /// `out` is valid for these rows, and they are the caller's alone.
     #[expect(clippy::too_many_arguments, reason = "three matrices and a place in each")]
     pub(super) unsafe fn multiply(
         self,
-        matrix: &Matrix,
-        groups: std::ops::Range<usize>,
+        Linear { matrix, bias }: &Linear,
         x: &[f32],
         x_stride: usize,
         n_rows: usize,
-        start: Start<'_>,
         out: *mut f32,
         stride: usize,
-        half: &mut [u16],
+        scratch: &mut RowScratch,
     ) {
+        let (groups, start) = (0..matrix.n_groups(), Start::Bias(bias));
         // SAFETY: the caller's promise.
         unsafe {
-            if self.dots && matrix.format() == Format::BF16 {
+            if matrix.format().is_quantized() {
+                self.quantize(x, x_stride, n_rows, matrix.n_cols(), &mut scratch.quantized);
+                self.multiply_quantized(matrix, &scratch.quantized, out, stride);
+                for row in 0..n_rows {
+                    let out = std::slice::from_raw_parts_mut(out.add(row * stride), bias.len());
+                    elementwise::add(self.level, out, bias);
+                }
+            } else if self.dots && matrix.format() == Format::BF16 {
                 let x = &x[..(n_rows - 1) * x_stride + matrix.n_cols()];
-                let half = &mut half[..x.len()];
+                let half = &mut scratch.half[..x.len()];
                 round_to_bf16(self.level, x, half);
                 multiply_bf16_rows(matrix, groups, half, x_stride, n_rows, start, out, stride);
             } else {
                 multiply_f32_rows(self.level, matrix, groups, x, x_stride, n_rows, start, out, stride);
+            }
+        }
+    }
+
+    fn quantize(self, x: &[f32], x_stride: usize, n_rows: usize, width: usize, rows: &mut QuantizedRows) {
+        rows.reshape(n_rows, width, Planes::One);
+        let writer = rows.writer();
+        for row in 0..n_rows {
+            // SAFETY: the rows are borrowed exclusively.
+            unsafe { quantize_tiles(self.level, &x[row * x_stride..][..width], row, &writer, 0) };
+        }
+    }
+
+    /// # Safety
+    /// As of [`Self::multiply`].
+    unsafe fn multiply_quantized(self, matrix: &Matrix, rows: &QuantizedRows, out: *mut f32, stride: usize) {
+        let group_bytes = (matrix.bytes() / matrix.n_groups().max(1)).max(1);
+        let at_once = (CHUNK_BYTES / group_bytes).max(1);
+        for first in (0..matrix.n_groups()).step_by(at_once) {
+            let groups = first..(first + at_once).min(matrix.n_groups());
+            for block in 0..rows.n_blocks() {
+                let out = out.wrapping_add(block * MAX_BLOCK_ROWS * stride);
+                // SAFETY: the caller's promise.
+                unsafe { multiply(self.level, matrix, groups.clone(), &rows.block(block), out, stride, 0) };
             }
         }
     }

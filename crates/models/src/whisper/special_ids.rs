@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::{WhisperConfig, invalid};
+use super::published::{self, MULTILINGUAL};
 use crate::checkpoint::texts;
 use crate::config::ConfigError;
 
@@ -49,7 +50,8 @@ struct AddedToken {
     content: String,
 }
 
-/// The special tokens of a folder's tokenizer.json, or of the vocabulary that CTranslate2 keeps. Empty if there is none.
+/// The special tokens of a folder's tokenizer.json, or of the vocabulary that CTranslate2 keeps. Empty if there is
+/// none.
 ///
 /// # Errors
 /// A file that cannot be read or understood.
@@ -128,6 +130,16 @@ impl WhisperSpecialIds {
         .complete(names, sizes)
     }
 
+    /// By the size of the vocabulary: whisper.cpp's files say nothing of them. Which tokens are suppressed is left
+    /// open.
+    ///
+    /// # Errors
+    /// Heads that the decoder has not.
+    pub(super) fn from_ggml(sizes: &WhisperConfig) -> Result<Self, ConfigError> {
+        let names = published::special_tokens(sizes.vocab_size).into_iter().map(|(id, name)| (name, id)).collect();
+        Said { alignment_heads: published::alignment_heads(sizes), ..Said::default() }.complete(&names, sizes)
+    }
+
     /// From CTranslate2's config.json and the names in the tokenizer.
     ///
     /// # Errors
@@ -147,9 +159,6 @@ impl WhisperSpecialIds {
         .complete(names, sizes)
     }
 }
-
-/// Vocabularies with languages are at least so large; all but the smallest models' have them.
-const MULTILINGUAL: usize = 51_865;
 
 impl Said {
     fn complete(self, names: &Names, sizes: &WhisperConfig) -> Result<WhisperSpecialIds, ConfigError> {

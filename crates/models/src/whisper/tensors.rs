@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::ct2::Ct2;
+use super::ggml::Ggml;
 use crate::error::ModelError;
 use crate::weights::{WeightType, Weights, WeightsError, dequantize};
 
@@ -85,6 +86,7 @@ impl<'c> Stored<'c> {
 pub(super) enum Tensors {
     Transformers { weights: Weights, prefix: &'static str },
     Ct2(Ct2),
+    Ggml(Ggml),
 }
 
 impl Tensors {
@@ -98,6 +100,7 @@ impl Tensors {
         match self {
             Self::Transformers { weights, .. } => weights.format_summary(),
             Self::Ct2(ct2) => format!("{} (CTranslate2)", ct2.matrix_type()),
+            Self::Ggml(ggml) => format!("{} (ggml)", ggml.matrix_type()),
         }
     }
 
@@ -106,6 +109,7 @@ impl Tensors {
         match self {
             Self::Transformers { weights, .. } => weights.n_parameters(),
             Self::Ct2(ct2) => ct2.n_parameters(),
+            Self::Ggml(ggml) => ggml.n_parameters(),
         }
     }
 
@@ -114,6 +118,7 @@ impl Tensors {
         match self {
             Self::Transformers { weights, .. } => weights.paths().map(ToOwned::to_owned).collect(),
             Self::Ct2(ct2) => vec![ct2.path().to_owned()],
+            Self::Ggml(ggml) => vec![ggml.path().to_owned()],
         }
     }
 
@@ -124,6 +129,7 @@ impl Tensors {
     pub(super) fn get(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, ModelError> {
         let (weights, prefix) = match self {
             Self::Ct2(ct2) => return ct2.get(name, shape),
+            Self::Ggml(ggml) => return ggml.get(name, shape),
             Self::Transformers { weights, prefix } => (weights, prefix),
         };
         let own = format!("{prefix}{name}");

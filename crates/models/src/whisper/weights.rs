@@ -66,9 +66,9 @@ pub(super) struct Encoder {
 pub(super) struct Decoder {
     /// Embedding and head, less `centre`.
     pub embedding: Matrix,
-    /// The mean of the embedding's rows where it is quantised here, `[width]`, otherwise zeros. Whisper's rows are nearly
-    /// this and little else: without it what is left has much smaller weights, and so quantisation makes much smaller
-    /// errors: half in the log-probabilities of base.
+    /// The mean of the embedding's rows where it is quantised here, `[width]`, otherwise zeros. Whisper's rows are
+    /// nearly this and little else: without it what is left has much smaller weights, and so quantisation makes much
+    /// smaller errors: half in the log-probabilities of base.
     pub centre: Vec<f32>,
     /// `[text_context][width]`
     pub positions: Vec<f32>,
@@ -101,8 +101,8 @@ impl Decoder {
 /// What becomes of a matrix's weights when they are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// As they are stored.
-    Stored,
+    /// Floats as they are stored, quantised ones in f32.
+    Float,
     /// Rounded to bf16.
     Bf16,
     /// Quantised, where rows divide into its blocks and are not quantised already.
@@ -116,11 +116,22 @@ pub(super) struct Packer<'c> {
 }
 
 impl Packer<'_> {
+    /// The float format in which the encoder's matrices are packed if they are not quantised.
+    ///
+    /// # Errors
+    /// The first of them is missing.
+    pub(super) fn float_format(&self) -> Result<Format, ModelError> {
+        let WhisperConfig { width, encoder_inner, .. } = self.checkpoint.config;
+        let first = self.checkpoint.tensors.get("encoder.layers.0.fc1.weight", &[encoder_inner, width])?;
+        let stored = first.kind().and_then(format_of).filter(|stored| !stored.is_quantized());
+        Ok(stored.filter(|_| width.is_multiple_of(TILE)).unwrap_or(Format::F32))
+    }
+
     pub(super) fn encoder(&self, packing: Packing, progress: &mut dyn FnMut()) -> Result<Encoder, ModelError> {
         let WhisperConfig { n_mels, width, audio_context, encoder_layers, encoder_inner: inner, .. } =
             self.checkpoint.config;
         // The first convolution reads features and is small: as it is stored.
-        let conv1 = self.convolution("encoder.conv1", width, n_mels, Packing::Stored)?;
+        let conv1 = self.convolution("encoder.conv1", width, n_mels, Packing::Float)?;
         let conv2 = self.convolution("encoder.conv2", width, width, packing)?;
         let positions = self.values("encoder.embed_positions.weight", &[audio_context, width])?;
         let mut layers = Vec::with_capacity(encoder_layers);
@@ -234,7 +245,7 @@ impl Packer<'_> {
         let kind = first.kind().filter(|_| parts.iter().all(|part| part.element == first.element));
         let stored = kind.and_then(format_of);
         let wanted = match packing {
-            Packing::Stored => stored,
+            Packing::Float => stored.filter(|stored| !stored.is_quantized()),
             Packing::Bf16 => Some(Format::BF16),
             Packing::To(quantization) => {
                 stored.filter(|stored| stored.is_quantized()).or_else(|| quantization.format_of(n_cols)).or(stored)
@@ -256,7 +267,7 @@ impl Packer<'_> {
         }
     }
 
-    /// Values `[n_rows][n_cols]` as bf16 where that is wanted and rows are whole tiles, and as f32 otherwise.
+    /// Values `[n_rows][n_cols]` as wanted where rows are whole tiles, and as f32 otherwise.
     fn pack_values(
         &self,
         n_rows: usize,
@@ -264,6 +275,12 @@ impl Packer<'_> {
         values: Vec<f32>,
         packing: Packing,
     ) -> Result<Matrix, ModelError> {
+        if let Packing::To(quantization) = packing
+            && let Some(format) = quantization.format_of(n_cols)
+        {
+            let row = |row: usize, out: &mut [f32]| out.copy_from_slice(&values[row * n_cols..][..n_cols]);
+            return Matrix::encode(format, n_rows, n_cols, self.threads, &row).map_err(refused);
+        }
         if packing != Packing::Bf16 || !n_cols.is_multiple_of(TILE) {
             return Matrix::pack_f32(n_rows, n_cols, self.threads, &values).map_err(refused);
         }

@@ -1,5 +1,5 @@
-//! Log-mel features as openai/whisper defines them, written for clearness only: what the network's tests need without the
-//! crate that makes features.
+//! Log-mel features as openai/whisper defines them, written for clearness only: what the network's tests need without
+//! the crate that makes features.
 
 use std::f64::consts::PI;
 
@@ -63,7 +63,7 @@ pub fn log_mel(pcm: &[f64], n_mels: usize, frames: usize) -> Vec<f32> {
 }
 
 /// Triangles on Slaney's mel scale, of equal area.
-fn filters(n_mels: usize) -> Vec<Vec<f64>> {
+pub fn filters(n_mels: usize) -> Vec<Vec<f64>> {
     let to_hz =
         |mel: f64| if mel < 15.0 { mel * 200.0 / 3.0 } else { 1000.0 * ((mel - 15.0) * 6.4f64.ln() / 27.0).exp() };
     let top = 15.0 + (RATE / 2.0 / 1000.0).ln() * 27.0 / 6.4f64.ln();

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+pub mod ggml;
 pub mod mel;
 
 use std::collections::HashMap;
@@ -41,7 +42,8 @@ impl Golden {
 }
 
 pub fn options(level: Level, precision: Precision) -> WhisperOptions {
-    WhisperOptions { level, threads: 2, precision, max_windows: 8, max_caches: 8, pool: ComputePool::new() }
+    let pool = ComputePool::new();
+    WhisperOptions { level, threads: 2, precision, arithmetic: None, max_windows: 8, max_caches: 8, pool }
 }
 
 pub fn tiny(name: &str, level: Level, precision: Precision) -> WhisperModel {
@@ -89,4 +91,11 @@ pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
     let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
     logits.iter().map(|&x| f64::from(x - max) - sum.ln()).collect()
+}
+
+/// The features that the golden of `whisper_v3` was computed from.
+pub fn v3_features(golden: &Golden) -> Vec<f32> {
+    let (kept, beyond) = (golden.values("short.mel_kept"), golden.values("short.mel_beyond")[0]);
+    let n_kept = kept.len() / 128;
+    kept.chunks(n_kept).flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(beyond, 3000 - n_kept))).collect()
 }

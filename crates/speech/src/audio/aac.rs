@@ -82,8 +82,8 @@ impl Watch {
 
 /// Whether the last element of a packet is a fill element with spectral band replication.
 ///
-/// Elements have no sizes but this kind, so it is looked for from the end: 3 bits of end, before them as many bytes as the
-/// fill element's header says, which begins with the kind of data in it.
+/// Elements have no sizes but this kind, so it is looked for from the end: 3 bits of end, before them as many bytes as
+/// the fill element's header says, which begins with the kind of data in it.
 fn ends_with_extension(packet: &[u8]) -> bool {
     const FILL: u32 = 6;
     let Some(last) = packet.last().filter(|byte| **byte != 0) else { return false };

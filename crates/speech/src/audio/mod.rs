@@ -1,18 +1,18 @@
 //! Encoded audio, from a file or from memory, to 16 kHz mono.
 //!
 //! # What is read
-//! WAV (with RF64), AIFF, FLAC, Ogg, MP4 (m4a, mov), Matroska (webm), MPEG audio (mp3, mp2) and ADTS (aac); in them PCM,
-//! A-law, µ-law, ADPCM, FLAC, ALAC, Vorbis, Opus, MPEG audio and AAC-LC with one or two channels. The format is found by
-//! content alone; names are not looked at. Of several tracks the first audio track that can be decoded is taken. Channels
-//! are averaged, then resampled; delays that encoders and resamplers add are taken away, so that the length is the
-//! recording's.
+//! WAV (with RF64), AIFF, FLAC, Ogg, MP4 (m4a, mov), Matroska (webm), MPEG audio (mp3, mp2) and ADTS (aac); in them
+//! PCM, A-law, µ-law, ADPCM, FLAC, ALAC, Vorbis, Opus, MPEG audio and AAC-LC with one or two channels. The format is
+//! found by content alone; names are not looked at. Of several tracks the first audio track that can be decoded is
+//! taken. Channels are averaged, then resampled; delays that encoders and resamplers add are taken away, so that the
+//! length is the recording's.
 //!
 //! # What is refused
 //! Every refusal is [`SpeechError::Audio`] with one sentence, and where the place is known the second of the recording.
-//! - **Cut off**: a container that promises more than there is: sizes of chunks, boxes and elements, pages, the number of
-//!   samples in FLAC, the number of frames in an MP3's LAME header. What tools write that do not know the length yet is
-//!   no promise: WAV sizes of 0 or of 2 GiB and more, Matroska elements of unknown size, Ogg streams without a last page.
-//!   MPEG audio and ADTS make no promise, so that their last frame may be incomplete.
+//! - **Cut off**: a container that promises more than there is: sizes of chunks, boxes and elements, pages, the number
+//!   of samples in FLAC, the number of frames in an MP3's LAME header. What tools write that do not know the length yet
+//!   is no promise: WAV sizes of 0 or of 2 GiB and more, Matroska elements of unknown size, Ogg streams without a last
+//!   page. MPEG audio and ADTS make no promise, so that their last frame may be incomplete.
 //! - **Damaged**: a checksum that differs (Ogg, FLAC), bytes between frames that are none (MPEG audio, ADTS, FLAC), a
 //!   packet that its decoder refuses, values that are no numbers. Flipped bits that none of these shows stay unnoticed.
 //! - **Half of it**: HE-AAC, of which the decoder would give the lower half of the band only.
@@ -21,7 +21,7 @@
 //!   channels, more than [`MAX_SECONDS`].
 //!
 //! Containers are walked once before anything is decoded (one file per container in this folder), because the demuxers
-//! pass over damage silently. A panic in a library becomes a refusal.
+//! pass over damage silently. A panic in a library becomes a refusal, and nothing is printed of it.
 
 mod aac;
 mod decoder;
@@ -33,6 +33,7 @@ mod isomp4;
 mod mpeg;
 mod ogg;
 mod opus;
+mod quiet;
 mod reader;
 mod resampler;
 mod riff;

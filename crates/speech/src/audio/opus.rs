@@ -10,7 +10,8 @@ pub(super) const RATE: u32 = SAMPLE_RATE;
 /// Headers count samples at 48 kHz.
 const PER_SAMPLE: u64 = 48_000 / RATE as u64;
 
-/// An OpusHead (RFC 7845, 5.1), or the dOps box of MP4 with the same magic before it and its numbers in the other order.
+/// An OpusHead (RFC 7845, 5.1), or the dOps box of MP4 with the same magic before it and its numbers in the other
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Head {
     channels: usize,

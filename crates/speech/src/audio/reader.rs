@@ -1,7 +1,5 @@
 //! A recording as a stream of 16 kHz mono samples.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use symphonia::core::formats::Track;
 use symphonia::core::packet::Packet;
 
@@ -10,6 +8,7 @@ use super::demuxer::{Demuxer, Step};
 use super::flow::Flow;
 use super::format::{Format, end_before_tags, recognise};
 use super::isomp4::Edit;
+use super::quiet::quietly;
 use super::resampler::Resampler;
 use super::source::{Patch, Source};
 use super::{AudioInput, MAX_SECONDS, Result, cut_off, damaged, ebml, isomp4, mpeg, ogg, refuse, riff, unreadable};
@@ -84,7 +83,7 @@ impl AudioReader {
 
 /// Libraries panic on data that they did not expect; what they panicked with is not used again.
 fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(gave_up()))
+    quietly(run).unwrap_or_else(|| Err(gave_up()))
 }
 
 fn gave_up() -> crate::SpeechError {

@@ -6,12 +6,12 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 use super::{Result, refuse};
 use crate::features::SAMPLE_RATE;
 
-/// Samples of a block at the lower of the two rates, about. The longer, the steeper the filter: this one passes nine tenths
-/// of the band and stops at its end, as that of the reference (soxr, high quality) does.
+/// Samples of a block at the lower of the two rates, about. The longer, the steeper the filter: this one passes nine
+/// tenths of the band and stops at its end, as that of the reference (soxr, high quality) does.
 const BLOCK: usize = 320;
 
-/// Samples of the shortest time that is whole at both rates, which is transformed at once. Only rates above it that nothing
-/// records at reach it: they would take 150 MB.
+/// Samples of the shortest time that is whole at both rates, which is transformed at once. Only rates above it that
+/// nothing records at reach it: they would take 150 MB.
 const MAX_UNIT: usize = 200_000;
 
 /// Resamples without delay: the first sample stays the first, and `n` samples become `n * 16000 / rate`, rounded up.
@@ -34,8 +34,8 @@ impl Resampler {
             true => None,
             false => {
                 let (from, to) = (rate as usize, SAMPLE_RATE as usize);
-                // Blocks are multiples of the shortest time with whole samples at both rates. The filter's delay is half
-                // a block, which must be whole too.
+                // Blocks are multiples of the shortest time with whole samples at both rates. The filter's delay is
+                // half a block, which must be whole too.
                 let unit = from / greatest_divisor(from, to);
                 if unit > MAX_UNIT {
                     return Err(refuse(format!("the audio has {rate} samples per second, which no recording has")));

@@ -3,7 +3,8 @@
 use super::source::{Patch, Source};
 use super::{Result, check_size, cut_off, damaged, refuse, unreadable};
 
-/// Sizes from here on are placeholders of writers that did not know better: 0xffffffff, 0x7fffffff, 0x7ffff000 and such.
+/// Sizes from here on are placeholders of writers that did not know better: 0xffffffff, 0x7fffffff, 0x7ffff000 and
+/// such.
 const PLACEHOLDER: u32 = 0x7fff_0000;
 /// Chunks before the data.
 const MAX_CHUNKS: usize = 1000;

@@ -1,5 +1,5 @@
-//! Beam search with patience (Kasai et al., "A Call for Clarity in Beam Search", arXiv:2204.05424), after BeamSearchDecoder
-//! of openai/whisper.
+//! Beam search with patience (Kasai et al., "A Call for Clarity in Beam Search", arXiv:2204.05424), after
+//! BeamSearchDecoder of openai/whisper.
 
 use super::rules::LogitRules;
 use super::search::{Answer, Rows};

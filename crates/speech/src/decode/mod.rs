@@ -3,6 +3,7 @@
 mod beam;
 mod fallback;
 mod language;
+mod non_speech;
 mod prompt;
 mod ratio;
 mod rng;
@@ -14,6 +15,7 @@ mod tests;
 
 pub(crate) use fallback::{Decoded, Decoder, Window};
 pub(crate) use language::detect_language;
+pub use non_speech::non_speech_tokens;
 pub(crate) use prompt::{Prompt, prompt_text};
 pub(crate) use softmax::{exp, log_sum_exp};
 

@@ -1,6 +1,6 @@
 //! Which tokens may come next, and how likely they are among those. After `decoding.py` of openai/whisper
-//! (SuppressBlank, SuppressTokens, ApplyTimestampRules), whose filters set logits to negative infinity; here ranges say what is left, and only single
-//! ids are written.
+//! (SuppressBlank, SuppressTokens, ApplyTimestampRules), whose filters set logits to negative infinity; here ranges say
+//! what is left, and only single ids are written.
 
 use std::ops::Range;
 
@@ -24,8 +24,8 @@ pub(crate) struct LogitRules {
     no_timestamps: u32,
     /// The timestamps of a window: `<|0.00|>` and those after it.
     stamps: Range<u32>,
-    /// Ids below this may be chosen where no timestamps are written. The original does not forbid them there; a window would
-    /// be more than one segment.
+    /// Ids below this may be chosen where no timestamps are written. The original does not forbid them there; a window
+    /// would be more than one segment.
     without_timestamps: u32,
     /// Whether timestamps are written.
     timestamps: bool,
@@ -107,8 +107,8 @@ impl LogitRules {
         self.end_of_text
     }
 
-    /// What may follow `sampled`, the tokens after the prompt. Writes negative infinity over suppressed logits; applying it
-    /// twice to a row changes nothing.
+    /// What may follow `sampled`, the tokens after the prompt. Writes negative infinity over suppressed logits;
+    /// applying it twice to a row changes nothing.
     ///
     /// # Errors
     /// The row holds no number that could be chosen.

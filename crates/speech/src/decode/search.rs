@@ -1,4 +1,5 @@
-//! Hypotheses of one window: each step they say which tokens they want appended, and choose from the logits that come back.
+//! Hypotheses of one window: each step they say which tokens they want appended, and choose from the logits that come
+//! back.
 
 use super::beam::Beams;
 use super::rng::Rng;
@@ -109,8 +110,8 @@ struct Hypothesis {
 }
 
 impl Draws {
-    /// One hypothesis for each cache, which hold the prompt; at most `limit` tokens. `keys` (window, attempt) choose the
-    /// random numbers; at temperature 0 none are drawn.
+    /// One hypothesis for each cache, which hold the prompt; at most `limit` tokens. `keys` (window, attempt) choose
+    /// the random numbers; at temperature 0 none are drawn.
     pub fn new(caches: Vec<CacheId>, temperature: f32, limit: usize, seed: u64, keys: [u64; 2]) -> Self {
         let hypotheses = caches.into_iter().zip(0u64..).map(|(cache, index)| {
             let rng = Rng::new(seed, [keys[0], keys[1], index]);

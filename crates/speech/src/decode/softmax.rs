@@ -1,5 +1,5 @@
-//! Passes over a row of logits: largest value, sum of exponentials, the best few. Written over lanes so that the compiler
-//! vectorises them: a row of 51,865 values is read a few times per token.
+//! Passes over a row of logits: largest value, sum of exponentials, the best few. Written over lanes so that the
+//! compiler vectorises them: a row of 51,865 values is read a few times per token.
 
 use std::ops::Range;
 
@@ -88,8 +88,8 @@ pub(crate) fn top(row: &[f32], range: Range<usize>, count: usize, best: &mut Vec
     }
 }
 
-/// Where a point `at` in 0..1 of the distribution e^((value − shift) · scale) over `ranges` falls. `None` if no value is
-/// above negative infinity.
+/// Where a point `at` in 0..1 of the distribution e^((value − shift) · scale) over `ranges` falls. `None` if no value
+/// is above negative infinity.
 pub(crate) fn draw(row: &[f32], ranges: [Range<usize>; 2], shift: f32, scale: f32, at: f64) -> Option<usize> {
     let total: f64 = ranges.iter().map(|range| sum_exp(&row[range.clone()], shift, scale)).sum();
     let mut left = at * total;

@@ -33,9 +33,10 @@ pub trait Features {
         self.n_frames() as f64 * FRAME_SECONDS
     }
 
-    /// Writes `out.len() / n_mels` frames from `start` on to `out`, `[n_mels][frames]`. Frames outside of `content` are 0:
-    /// so openai/whisper and transformers fill a window that they cut off. `content` may reach beyond `n_frames`: there is
-    /// silence, whose frames are not 0. Cheap in the order of the recording; going back may decode the file anew.
+    /// Writes `out.len() / n_mels` frames from `start` on to `out`, `[n_mels][frames]`. Frames outside of `content` are
+    /// 0: so openai/whisper and transformers fill a window that they cut off. `content` may reach beyond `n_frames`:
+    /// there is silence, whose frames are not 0. Cheap in the order of the recording; going back may decode the file
+    /// anew.
     fn window(&mut self, start: usize, content: Range<usize>, out: &mut [f32]) -> Result<(), SpeechError>;
 
     /// Where somebody speaks, as frames, in order, not overlapping.

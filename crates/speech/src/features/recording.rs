@@ -57,8 +57,8 @@ impl RecordingFeatures {
     /// Decodes the whole recording once.
     ///
     /// # Errors
-    /// [`SpeechError::Audio`] for audio that cannot be read, [`SpeechError::Cancelled`] once `cancelled` is set: then, and
-    /// in all later calls.
+    /// [`SpeechError::Audio`] for audio that cannot be read, [`SpeechError::Cancelled`] once `cancelled` is set: then,
+    /// and in all later calls.
     pub fn open(input: &AudioInput, options: &FeatureOptions, cancelled: Arc<AtomicBool>) -> Result<Self, SpeechError> {
         let mut reader = AudioReader::open(input)?;
         let mut pass = Pass::new(options.n_mels);

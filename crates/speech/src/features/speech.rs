@@ -1,8 +1,8 @@
 //! Where somebody speaks, by loudness alone: an energy gate.
 //!
-//! A frame counts as speech if it is louder than the noise around it, in the band of voices or in that of sibilants. The
-//! noise is what a tenth of the frames within five seconds to either side do not exceed, at least near silence. Steady noise
-//! is no speech then; music, steps and slamming doors are. Nothing is known of what speech sounds like.
+//! A frame counts as speech if it is louder than the noise around it, in the band of voices or in that of sibilants.
+//! The noise is what a tenth of the frames within five seconds to either side do not exceed, at least near silence.
+//! Steady noise is no speech then; music, steps and slamming doors are. Nothing is known of what speech sounds like.
 
 use std::ops::Range;
 

@@ -43,6 +43,7 @@ pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechEr
     let prompt = run.options().prompt.as_deref().filter(|prompt| !prompt.trim().is_empty());
     let initial = prompt.map_or_else(Vec::new, |prompt| run.decoder.vocabulary.encode(&prompt_text(prompt)));
     let mut queue: VecDeque<Chunk> = VecDeque::new();
+    let mut begun = false;
     loop {
         let mut open = queue.iter().filter(|chunk| !chunk.is_done()).count();
         while open < batch && queue.len() < batch * WAITING {
@@ -53,12 +54,20 @@ pub(super) fn transcribe(run: &mut Run<'_>, batch: usize) -> Result<(), SpeechEr
         if queue.is_empty() {
             break;
         }
-        step(run, &mut queue, batch, &initial)?;
-        while let Some(chunk) = queue.pop_front_if(|chunk| chunk.is_done()) {
-            for (seek, decoded, drafts) in chunk.windows {
+        // The first piece goes alone where more than a batch follows, so that its text is there after one window and
+        // not after a batch of them. Where all pieces are one batch, decoding them together saves more than that gains.
+        let together = if begun || coming.is_empty() { batch } else { 1 };
+        begun = true;
+        step(run, &mut queue, together, &initial)?;
+        while let Some(chunk) = queue.front_mut() {
+            for (seek, decoded, drafts) in chunk.windows.drain(..) {
                 run.tell(drafts, &decoded, seek);
             }
+            if !chunk.is_done() {
+                break;
+            }
             run.progress(chunk.piece.range.end);
+            queue.pop_front();
         }
     }
     run.progress(run.n_frames);

@@ -1,5 +1,5 @@
-//! A recording cut where nobody speaks, into pieces of at most a window. After faster-whisper's batched pipeline, but a piece
-//! stays one stretch of the recording: times need no map, and short pauses sound as they do.
+//! A recording cut where nobody speaks, into pieces of at most a window. After faster-whisper's batched pipeline, but a
+//! piece stays one stretch of the recording: times need no map, and short pauses sound as they do.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,7 +7,8 @@ use std::ops::Range;
 use crate::error::SpeechError;
 use crate::features::Features;
 
-/// Frames over which loudness is averaged where a piece must be cut: a fifth of a second, about the gap between two words.
+/// Frames over which loudness is averaged where a piece must be cut: a fifth of a second, about the gap between two
+/// words.
 const GAP: usize = 20;
 
 /// A piece of a recording with its features, which are read once: pieces are gone back to while later ones are read.
@@ -43,6 +44,11 @@ impl Chunks {
     /// Pieces of at most a window of ranges that are in order and do not overlap.
     pub fn new(speech: Vec<Range<usize>>, window_frames: usize) -> Self {
         Self { speech: speech.into(), window_frames }
+    }
+
+    /// Is none to come?
+    pub fn is_empty(&self) -> bool {
+        self.speech.is_empty()
     }
 
     /// The next piece: as many ranges as fit. A longer range is cut at the quietest place of its window's last third.

@@ -24,8 +24,8 @@ pub(crate) struct Cut {
     pub closed: bool,
 }
 
-/// Cuts the tokens of a window that begins at frame `seek` and has `frames` of content, as openai/whisper does. `first` is the
-/// token `<|0.00|>`.
+/// Cuts the tokens of a window that begins at frame `seek` and has `frames` of content, as openai/whisper does. `first`
+/// is the token `<|0.00|>`.
 ///
 /// Between two timestamps in a row ends a segment; what follows the last such pair is left to the next window. Without
 /// a pair the window is one segment and done.

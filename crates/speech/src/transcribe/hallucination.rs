@@ -1,5 +1,5 @@
-//! Segments that were likely made up in silence: their words are very short, very long or improbable. After `transcribe.py`
-//! of openai/whisper (`hallucination_silence_threshold`).
+//! Segments that were likely made up in silence: their words are very short, very long or improbable. After
+//! `transcribe.py` of openai/whisper (`hallucination_silence_threshold`).
 
 use super::cut::Draft;
 use crate::transcript::Word;

@@ -29,13 +29,13 @@ use regions::Regions;
 
 /// Writes down what is said in a recording and tells it to `emit`, segment by segment, in order of time.
 ///
-/// `cancelled` is asked before every call of the network. Everything taken of the network is given back, also on errors.
-/// A recording without frames, and one in which nobody speaks where silence is not decoded, has no segments; if no language was given,
-/// then none is told.
+/// `cancelled` is asked before every call of the network. Everything taken of the network is given back, also on
+/// errors. A recording without frames, and one in which nobody speaks where silence is not decoded, has no segments; if
+/// no language was given, then none is told.
 ///
 /// # Errors
-/// [`SpeechError::Invalid`] names an option that is out of range or that this checkpoint cannot follow, before anything is told;
-/// the others come from the recording, the network or `cancelled`.
+/// [`SpeechError::Invalid`] names an option that is out of range or that this checkpoint cannot follow, before anything
+/// is told; the others come from the recording, the network or `cancelled`.
 pub fn transcribe(
     network: &mut dyn WhisperNetwork,
     vocabulary: &dyn Vocabulary,
@@ -104,8 +104,8 @@ impl Run<'_> {
         self.session.shape().window_frames
     }
 
-    /// Encodes a window of content, of at most `window_frames`; what is missing is filled with zeros, as in the original.
-    /// `None` where it is silent to the last bit: there is nothing to hear, and networks make something up.
+    /// Encodes a window of content, of at most `window_frames`; what is missing is filled with zeros, as in the
+    /// original. `None` where it is silent to the last bit: there is nothing to hear, and networks make something up.
     fn encode(&mut self, window: Range<usize>) -> Result<Option<AudioId>, SpeechError> {
         self.session.check()?;
         let frames = self.window_frames();

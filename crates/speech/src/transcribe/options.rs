@@ -11,8 +11,8 @@ const MAX_ATTEMPTS: usize = 16;
 const MAX_TEMPERATURE: f32 = 2.0;
 const MAX_PATIENCE: f32 = 8.0;
 
-/// Checks options and checkpoint. The index of the language in `tokens.languages`, if one was asked for; 0 where there is
-/// nothing to choose.
+/// Checks options and checkpoint. The index of the language in `tokens.languages`, if one was asked for; 0 where there
+/// is nothing to choose.
 pub(super) fn check(
     options: &TranscribeOptions,
     tokens: &SpecialTokens,
@@ -71,7 +71,8 @@ fn check_checkpoint(tokens: &SpecialTokens, shape: &NetworkShape) -> Result<(), 
     let ids = needed.into_iter().chain(others).chain(tokens.languages.iter().map(|(_, token)| *token));
     let known = ids.into_iter().all(|token| (token as usize) < shape.vocab_size);
     let ordered = tokens.end_of_text < tokens.first_timestamp && tokens.no_timestamps < tokens.first_timestamp;
-    // Half of the context is for the text before: there must be room for a start sequence and some text in the other one.
+    // Half of the context is for the text before: there must be room for a start sequence and some text in the other
+    // one.
     let sized = shape.text_context >= 16 && shape.audio_context > 0 && shape.window_frames == 2 * shape.audio_context;
     if known && ordered && sized {
         return Ok(());

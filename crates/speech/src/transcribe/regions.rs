@@ -36,8 +36,8 @@ impl Regions {
         self.window(window.start, window.len()).is_some_and(|found| found.start < window.end)
     }
 
-    /// The next window of at most `longest` frames from `seek` on: it begins where there is something, and ends with the last
-    /// of it. Gaps within a window stay: they cost nothing.
+    /// The next window of at most `longest` frames from `seek` on: it begins where there is something, and ends with
+    /// the last of it. Gaps within a window stay: they cost nothing.
     pub fn window(&self, seek: usize, longest: usize) -> Option<Range<usize>> {
         let next = self.0.partition_point(|range| range.end <= seek);
         let start = self.0.get(next)?.start.max(seek);

@@ -1,5 +1,5 @@
-//! The loop of Hugging Face transformers (`generation_whisper.py`), temperature after temperature as there: for tests, whose
-//! goldens it computes. It keeps empty segments, and both timestamps of the last pair.
+//! The loop of Hugging Face transformers (`generation_whisper.py`), temperature after temperature as there: for tests,
+//! whose goldens it computes. It keeps empty segments, and both timestamps of the last pair.
 
 use super::Run;
 use super::cut::Draft;

@@ -66,8 +66,8 @@ impl Run<'_> {
         Ok(Outcome { drafts, next: next.min(end), skipped })
     }
 
-    /// Whether the network doubts that somebody speaks, and nothing in the window is as loud as speech. Not in the original,
-    /// which keeps what the network is sure of: in noise and silence it is sure of what it made up.
+    /// Whether the network doubts that somebody speaks, and nothing in the window is as loud as speech. Not in the
+    /// original, which keeps what the network is sure of: in noise and silence it is sure of what it made up.
     fn hears_noise(&mut self, decoded: &Decoded, window: &Range<usize>) -> Result<bool, SpeechError> {
         Ok(self.decoder.is_quiet(decoded) && !self.speech()?.touch(window))
     }

@@ -1,8 +1,8 @@
 //! Dynamic time warping and the median filter before it, after `timing.py` of openai/whisper.
 
 /// The path of least cost through `cost`, `[rows][columns]`, from the first cell to the last: pairs (row, column) that
-/// rise by one in one or both. As in the original, a step of one column is taken unless another one is cheaper than both
-/// others: also where those two are equal and cheaper.
+/// rise by one in one or both. As in the original, a step of one column is taken unless another one is cheaper than
+/// both others: also where those two are equal and cheaper.
 pub(crate) fn dynamic_time_warping(cost: &[f32], columns: usize) -> Vec<(usize, usize)> {
     if columns == 0 || cost.is_empty() {
         return Vec::new();
@@ -57,8 +57,8 @@ fn trace(steps: &[Step], rows: usize, columns: usize) -> Vec<(usize, usize)> {
     path
 }
 
-/// Median of 7 along a row, the row reflected at its ends (without repeating the end itself). A row of up to 3 values stays
-/// as it is.
+/// Median of 7 along a row, the row reflected at its ends (without repeating the end itself). A row of up to 3 values
+/// stays as it is.
 pub(crate) fn median_filter(row: &mut [f32], padded: &mut Vec<f32>) {
     const HALF: usize = 3;
     let len = row.len();

@@ -62,8 +62,8 @@ impl AsRef<Piece> for Timing {
     }
 }
 
-/// Gives the segments of a window their words, and ends and beginnings that fit these. `last_speech`: seconds of the recording
-/// at which the speech before the window ended.
+/// Gives the segments of a window their words, and ends and beginnings that fit these. `last_speech`: seconds of the
+/// recording at which the speech before the window ended.
 pub(crate) fn add_words(
     session: &mut Session<'_>,
     spoken: &Spoken<'_>,

@@ -1,4 +1,5 @@
-//! Tokens to words, and punctuation to the words it belongs to. After `tokenizer.py` and `merge_punctuations` of openai/whisper.
+//! Tokens to words, and punctuation to the words it belongs to. After `tokenizer.py` and `merge_punctuations` of
+//! openai/whisper.
 
 use crate::vocabulary::Vocabulary;
 

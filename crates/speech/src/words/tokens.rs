@@ -7,8 +7,8 @@ use crate::session::Session;
 use crate::time::{FRAMES_PER_POSITION, seconds};
 use crate::vocabulary::SpecialTokens;
 
-/// Seconds in the window at which each of `text` begins. Weights are those of the tokens while they were decoded: the last
-/// one was never read and takes the time of the one before. `frames`: content that weights are cropped to.
+/// Seconds in the window at which each of `text` begins. Weights are those of the tokens while they were decoded: the
+/// last one was never read and takes the time of the one before. `frames`: content that weights are cropped to.
 pub(crate) fn token_times(
     session: &mut Session<'_>,
     tokens: &SpecialTokens,

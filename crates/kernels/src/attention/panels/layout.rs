@@ -24,6 +24,11 @@ impl Panels {
         Self { format, head_dim, capacity: capacity.next_multiple_of(ROW_GROUP) }
     }
 
+    /// How keys and values are stored.
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
     /// Bytes of one head, keys and values; a multiple of 64. Memory starts as zeros.
     pub const fn bytes(&self) -> usize {
         2 * self.part()

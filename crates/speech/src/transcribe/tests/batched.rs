@@ -44,6 +44,21 @@ fn pieces_are_decoded_together_and_told_in_order() {
 }
 
 #[test]
+fn the_first_text_does_not_wait_for_a_batch_of_windows() {
+    let heard = |pieces: usize| {
+        let mut network = Scripted::saying(100, |_| vec![at(0), ONE, at(50)]);
+        let speech: Vec<_> = (0..pieces).map(|i| 300 * i..300 * i + 50).collect();
+        let mut told = transcribe(&mut network, &mut recording(&speech), &batched(3)).unwrap();
+        (network.calls, told.segments.drain(..).count())
+    };
+    let prompts = |calls: &[usize]| calls.iter().step_by(4).copied().collect::<Vec<_>>();
+    let (calls, told) = heard(6);
+    assert_eq!((prompts(&calls), told), (vec![1, 3, 2], 6), "{calls:?}");
+    let (calls, told) = heard(3);
+    assert_eq!((prompts(&calls), told), (vec![3], 3), "one batch: {calls:?}");
+}
+
+#[test]
 fn the_size_of_the_batch_changes_nothing() {
     let mut told = Vec::new();
     for batch in [1, 2, 3, 8] {

@@ -1,7 +1,8 @@
-//! The code of openai/whisper told these segments of scripted networks (`tests/openai_rules.py`), which are written down
-//! here a second time.
+//! The code of openai/whisper told these segments of scripted networks (`tests/openai_rules.py`), which are written
+//! down here a second time.
 //!
-//! Left out of the comparison is what differs on purpose: segments without text are not told, and times end with the content.
+//! Left out of the comparison is what differs on purpose: segments without text are not told, and times end with the
+//! content.
 
 use serde_json::Value;
 

@@ -11,8 +11,8 @@ fn timed() -> TranscribeOptions {
     TranscribeOptions { word_timestamps: true, ..plain() }
 }
 
-/// Where each token is heard by the default attention of the scripted network: its row in the sequence, ten positions (0.2 s) each.
-/// `<|notimestamps|>` is row 3, the first text token row 4.
+/// Where each token is heard by the default attention of the scripted network: its row in the sequence, ten positions
+/// (0.2 s) each. `<|notimestamps|>` is row 3, the first text token row 4.
 #[test]
 fn words_are_where_attention_is() {
     let mut network = Scripted::saying(100, |_| vec![at(0), ONE, TWO, DOT, THREE, at(180)]);
