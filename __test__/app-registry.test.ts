@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { createRegistry, type RegistryOptions } from '../ts/app/registry.js';
+import { createLocalModel } from '../ts/chat/local-model.js';
 import type { ModelRegistry } from '../ts/app/types.js';
 import { EngineError, type LoadProgress } from '../ts/engine/types.js';
 import { rejection } from './helpers/rejection.js';
@@ -35,7 +36,7 @@ describe('app: registry', () => {
 
   function open(options: Partial<RegistryOptions> = {}, scripted: ScriptedEngineOptions = {}): void {
     engine = new ScriptedEngine(scripted);
-    registry = createRegistry({ engine, defaults: {}, ...options });
+    registry = createRegistry({ engine, createLocalModel, defaults: {}, ...options });
   }
 
   describe('with a pinned model', () => {

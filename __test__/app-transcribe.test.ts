@@ -2,6 +2,7 @@ import { expect } from 'chai';
 
 import { type ModelEngine, openModelEngine } from '../ts/app/create-engine.js';
 import { createRegistry } from '../ts/app/registry.js';
+import { createLocalModel } from '../ts/chat/local-model.js';
 import { EngineError } from '../ts/engine/types.js';
 import { createServer, toSrt } from '../ts/index.js';
 import { closeServer, listen } from '../ts/http/server.js';
@@ -114,7 +115,13 @@ describe('app: a registry with both kinds', () => {
     const engine = new ScriptedEngine({
       model: ({ model }) => (model.includes('whisper') ? { ...SPEECH, languages: ['en', 'de'] } : {}),
     });
-    const registry = createRegistry({ engine, defaults: {}, templateVariables: { enable_thinking: false }, logger });
+    const registry = createRegistry({
+      engine,
+      createLocalModel,
+      defaults: {},
+      templateVariables: { enable_thinking: false },
+      logger,
+    });
     try {
       using chat = await registry.acquire('org/chat');
       using speech = await registry.acquire('openai/whisper-base');

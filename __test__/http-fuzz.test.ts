@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { WebSocket, type RawData } from 'ws';
 
 import { createRegistry } from '../ts/app/registry.js';
+import { createLocalModel } from '../ts/chat/local-model.js';
 import type { ModelRegistry } from '../ts/app/types.js';
 import { createApp } from '../ts/http/app.js';
 import { ROUTES } from '../ts/http/routes/index.js';
@@ -254,7 +255,7 @@ describe('many clients that come and go', () => {
       script: (request) => say('one two three four five six seven eight '.repeat(4), { request }),
       credit: 8,
     });
-    registry = createRegistry({ engine, defaults: {}, maxLoadedModels: 3 });
+    registry = createRegistry({ engine, createLocalModel, defaults: {}, maxLoadedModels: 3 });
     const server = createHttpServer(createApp({ registry }));
     const watch = watchServer(server);
     const before = handles();

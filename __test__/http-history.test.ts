@@ -41,7 +41,7 @@ class HistoryServer implements AsyncDisposable {
   static async start(name: string): Promise<HistoryServer> {
     const { template, special_tokens: specialTokens = {} } = golden(name);
     const engine = new ScriptedEngine({ model: { chatTemplate: template, specialTokens, family: 'unknown' } });
-    const registry = createRegistry({ engine, pinned: { model: 'm' }, defaults: {} });
+    const registry = createRegistry({ engine, pinned: { model: 'm' }, defaults: {}, createLocalModel });
     const server = createHttpServer(createApp({ registry }));
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
     return new HistoryServer(`http://127.0.0.1:${port}/v1/chat/completions`, engine, async () => {

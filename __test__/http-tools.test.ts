@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import OpenAI from 'openai';
 
 import { createRegistry } from '../ts/app/registry.js';
+import { createLocalModel } from '../ts/chat/local-model.js';
 import { openModelEngine } from '../ts/app/create-engine.js';
 import type { GenerateRequest, GenerationEvent, TextPiece } from '../ts/engine/types.js';
 import { createApp } from '../ts/http/app.js';
@@ -54,7 +55,7 @@ class ToolServer implements AsyncDisposable {
 
   static async start(script: (request: GenerateRequest) => Iterable<GenerationEvent[]>): Promise<ToolServer> {
     const engine = new ScriptedEngine({ script, model: { chatTemplate: TEMPLATE } });
-    const registry = createRegistry({ engine, pinned: { model: 'm' }, defaults: {} });
+    const registry = createRegistry({ engine, pinned: { model: 'm' }, defaults: {}, createLocalModel });
     const server = createHttpServer(createApp({ registry }));
     const watch = watchServer(server);
     const { port } = await listen(server, { host: '127.0.0.1', port: 0 });

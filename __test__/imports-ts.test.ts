@@ -40,6 +40,23 @@ async function importsOfTs(): Promise<Import[]> {
   return found;
 }
 
+/** Packages that a file brings with it: what it imports at once, types and dynamic imports aside. */
+async function packagesOf(file: string, seen = new Set<string>()): Promise<Set<string>> {
+  seen.add(file);
+  const source = await readFile(join(root, file), 'utf8');
+  const packages = new Set<string>();
+  for (const [, name = ''] of source.matchAll(/^(?:import|export)\s+(?!type\b)(?:[^'";]*\sfrom\s+)?'([^']+)'/gm)) {
+    if (!name.startsWith('.')) {
+      if (!name.startsWith('node:')) packages.add(name);
+      continue;
+    }
+    const target = join(dirname(file), name.replace(/\.js$/, '.ts'));
+    if (seen.has(target)) continue;
+    for (const more of await packagesOf(target, seen)) packages.add(more);
+  }
+  return packages;
+}
+
 describe('imports of ts/', () => {
   let imports: Import[];
   before(async () => {
@@ -64,6 +81,11 @@ describe('imports of ts/', () => {
     const importers = imports.filter(({ to }) => /^index\.js/.test(to)).map(({ from }) => from);
     for (const importer of importers) expect(bindingImporters).to.include(importer);
     expect(importers).to.include('ts/engine/addon.ts');
+  });
+
+  it('let serve listen before it imports most of the program', async () => {
+    expect([...(await packagesOf('ts/cli/serve.ts'))]).to.deep.equal(['commander']);
+    expect([...(await packagesOf('ts/cli/serve-app.ts'))]).to.include('express');
   });
 
   it('name files that exist', () => {

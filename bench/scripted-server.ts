@@ -1,6 +1,7 @@
 /** The whole server over the tests' scripted engine, as a process of its own: what is left is what the server costs. */
 
 import { createRegistry } from '../ts/app/registry.js';
+import { createLocalModel } from '../ts/chat/local-model.js';
 import { createApp } from '../ts/http/app.js';
 import { createHttpServer, listen } from '../ts/http/server.js';
 import { say, ScriptedEngine } from '../__test__/helpers/scripted-engine.js';
@@ -8,7 +9,7 @@ import { say, ScriptedEngine } from '../__test__/helpers/scripted-engine.js';
 const WORDS = ' word'.repeat(4096);
 
 const engine = new ScriptedEngine({ script: (request) => say(WORDS, { request }), credit: 256 });
-const registry = createRegistry({ engine, pinned: { model: 'org/model' }, defaults: {} });
+const registry = createRegistry({ engine, pinned: { model: 'org/model' }, defaults: {}, createLocalModel });
 const { port } = await listen(createHttpServer(createApp({ registry })), { host: '127.0.0.1', port: 0 });
 
 /** Microseconds of CPU per token that the scripted engine and its queue take by themselves. */

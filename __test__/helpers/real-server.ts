@@ -1,4 +1,5 @@
 import { createRegistry } from '../../ts/app/registry.js';
+import { createLocalModel } from '../../ts/chat/local-model.js';
 import type { ModelRegistry } from '../../ts/app/types.js';
 import { createNativeEngine } from '../../ts/engine/native.js';
 import type { Engine, LoadOptions } from '../../ts/engine/types.js';
@@ -22,7 +23,7 @@ export async function startRealServer(id: string, options: Omit<LoadOptions, 'mo
 /** The same of any model. */
 export async function serveModel(pinned: LoadOptions): Promise<RealServer> {
   const engine = createNativeEngine();
-  const registry = createRegistry({ engine, pinned, defaults: {} });
+  const registry = createRegistry({ engine, pinned, defaults: {}, createLocalModel });
   const server = createHttpServer(createApp({ registry }));
   const { port } = await listen(server, { host: '127.0.0.1', port: 0 });
   const watch = watchServer(server);

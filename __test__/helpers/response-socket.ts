@@ -19,7 +19,11 @@ export class Socket implements Disposable {
     this.closed = new Promise((resolve) => ws.once('close', resolve));
   }
 
-  static async open(app: ScriptedApp, path = '/v1/responses', options: ClientOptions = {}): Promise<Socket> {
+  static async open(
+    app: Pick<ScriptedApp, 'url'>,
+    path = '/v1/responses',
+    options: ClientOptions = {},
+  ): Promise<Socket> {
     const ws = new WebSocket(`${app.url.replace('http', 'ws')}${path}`, options);
     const socket = new Socket(ws);
     await new Promise((resolve, reject) => ws.once('open', resolve).once('error', reject));

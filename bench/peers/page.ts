@@ -48,6 +48,8 @@ Measured on ${machine.cpu}, ${machine.cores} cores, with ${machine.threads} thre
 - The limit is what the machine allowed at most just before each sample: the weights that a token takes and its keys and
   values over the bandwidth of reading as many bytes with as many threads, or the 8-bit multiplications and additions over
   their peak, whichever takes longer. It counts no attention arithmetic, no norms and no sampling, so nothing reaches it.
+- A start is timed from the creation of the process, its files in the page cache: until /health answers at all, and until
+  it says that the model is there. It is asked again 2 ms after each answer or refusal.
 - Chats share a system prompt of about 330 tokens; each question is new, and each answer has the same number of tokens
   (\`ignore_eos\`, greedy). tsserve runs with its defaults, drafting included; llama-server has a slot and 1024 tokens for
   each user.

@@ -1,5 +1,6 @@
 /** The embeddable API: a model inside a program. */
 
+import { createLocalModel } from '../chat/local-model.js';
 import type {
   ChatMessage,
   ChatRequest,
@@ -155,7 +156,7 @@ export async function createEngine(options: CreateEngineOptions): Promise<ModelE
 /** `createEngine` over any engine, which it then owns. */
 export async function openModelEngine(engine: Engine, options: CreateEngineOptions): Promise<ModelEngine> {
   const { onProgress, signal, ...pinned } = options;
-  const models = createRegistry({ engine, pinned, defaults: {} });
+  const models = createRegistry({ engine, pinned, defaults: {}, createLocalModel });
   try {
     const lease = await models.acquire(undefined, {
       ...(onProgress === undefined ? {} : { onProgress }),

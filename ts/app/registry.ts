@@ -1,6 +1,6 @@
 /** Models by id: one that is pinned, or any of the hub's on demand. */
 
-import { createLocalModel } from '../chat/local-model.js';
+import type { LocalModel, LocalModelOptions } from '../chat/local-model.js';
 import { unreadVariables } from '../chat/template-defaults.js';
 import { createTemplateRenderer, type TemplateRenderer } from '../chat/template.js';
 import {
@@ -25,6 +25,8 @@ export interface RegistryLogger {
 
 export interface RegistryOptions {
   readonly engine: Engine;
+  /** chat/local-model.ts's. Who wants to list and load models before its parsers and grammars are there passes a promise of it. */
+  readonly createLocalModel: (options: LocalModelOptions) => LocalModel | Promise<LocalModel>;
   /** Serve exactly this model; requests need not name it. It is loaded by the first `acquire` and stays. */
   readonly pinned?: LoadOptions;
   /** How models are loaded on demand; for the pinned one, what its own options leave out. */
@@ -114,7 +116,7 @@ class Registry implements ModelRegistry {
         const info = entry.loaded ?? (await entry.load.wait(onProgress, signal));
         // The registry's own bookkeeping of the load is a promise behind; the facts are the same.
         entry.loaded ??= info;
-        return this.#lease(entry, this.#serve(entry, id, info));
+        return this.#lease(entry, await this.#serve(entry, id, info));
       } catch (error) {
         this.#release(entry);
         if (entry.isTwin === true) continue;
@@ -356,11 +358,11 @@ class Registry implements ModelRegistry {
     return [...this.#entries.values()].find(({ canonical, isTwin }) => canonical === meant && isTwin !== true);
   }
 
-  #serve(entry: Entry, asked: string | undefined, info: LoadedModel): ServedModel {
+  async #serve(entry: Entry, asked: string | undefined, info: LoadedModel): Promise<ServedModel> {
     const { engine, pinned, servedModelName } = this.#options;
     const { templateVariables } = this.#options;
     const { defaultSeed } = entry.options;
-    const chat = createLocalModel({
+    const chat = await this.#options.createLocalModel({
       engine,
       info,
       templates: this.#templates,

@@ -5,15 +5,19 @@ import { readFileSync } from 'node:fs';
 
 import { Command, CommanderError } from 'commander';
 
-import { addChatCommand } from './chat.js';
-import { addDoctorCommand } from './doctor.js';
 import { CliFailure, sentenceOf } from './failure.js';
-import { addListCommand } from './list.js';
-import { addServeCommand } from './serve.js';
-import { addTranscribeCommand } from './transcribe.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
+};
+
+/** In the order of the help. Each is imported when it is needed: `serve` is most of the program. */
+const COMMANDS: Readonly<Record<string, (program: Command) => Promise<void>>> = {
+  serve: async (program) => (await import('./serve.js')).addServeCommand(program, version),
+  chat: async (program) => (await import('./chat.js')).addChatCommand(program),
+  transcribe: async (program) => (await import('./transcribe.js')).addTranscribeCommand(program),
+  list: async (program) => (await import('./list.js')).addListCommand(program),
+  doctor: async (program) => (await import('./doctor.js')).addDoctorCommand(program),
 };
 
 process.exitCode = await main(process.argv);
@@ -27,11 +31,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .configureOutput({ outputError: (message, write) => write(usageSentence(message)) })
     .showSuggestionAfterError()
     .helpCommand('help [command]', 'help for a command');
-  addServeCommand(program, version);
-  addChatCommand(program);
-  addTranscribeCommand(program);
-  addListCommand(program);
-  addDoctorCommand(program);
+  for (const name of commandsFor(argv.slice(2))) await COMMANDS[name]?.(program);
   try {
     await program.parseAsync(argv);
     return Number(process.exitCode ?? 0);
@@ -40,6 +40,12 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stderr.write(`tsserve: ${sentenceOf(error)}\n`);
     return error instanceof CliFailure ? error.exitCode : 1;
   }
+}
+
+/** The command that is named; all of them for help, and for a name that is not known. */
+function commandsFor([first = '']: readonly string[]): readonly string[] {
+  if (first === '--version' || first === '-V') return [];
+  return Object.hasOwn(COMMANDS, first) ? [first] : Object.keys(COMMANDS);
 }
 
 /** Commander's message as one line that names the program. */

@@ -9,6 +9,7 @@ import { ApiError } from '../protocol/errors.js';
 import { createMemoryStore } from '../responses/memory-store.js';
 import type { ResponseStore } from '../responses/store.js';
 import { createAccessCheck } from './access.js';
+import { setAppParts } from './app-parts.js';
 import { createKeyCheck } from './auth.js';
 import { RequestContext, type Services } from './context.js';
 import { createCors } from './cors.js';
@@ -18,9 +19,9 @@ import { DEFAULT_LIMITS, type HttpLimits } from './limits.js';
 import { type Logger, silentLogger, warnOnce } from './logger.js';
 import { type McpServices, mcpResponseLoop } from './mcp.js';
 import { Metrics } from './metrics.js';
-import { sendEmpty, sendError } from './respond.js';
-import { createResponses, type ResponseLoopFactory, setRuns } from './responses/services.js';
-import { serveResponsesSocket } from './responses/socket.js';
+import { identify, sendEmpty, sendError } from './respond.js';
+import { createResponses, type ResponseLoopFactory } from './responses/services.js';
+import { createResponsesSockets } from './responses/socket.js';
 import { health } from './routes/health.js';
 import { ROUTES } from './routes/index.js';
 import type { PathParameters, Route } from './routes/route.js';
@@ -53,8 +54,6 @@ export interface AppOptions {
   /** What runs tools on the server, per response. @default `mcp` does */
   readonly responseLoop?: ResponseLoopFactory;
 }
-
-const OPENAI_VERSION = '2020-10-01';
 
 /** @throws TypeError for a blank API key */
 export function createApp(options: AppOptions): Express {
@@ -100,8 +99,7 @@ export function createApp(options: AppOptions): Express {
 
   app.use((req, res, next) => {
     const context = contextOf(req, res);
-    res.setHeader('x-request-id', context.id);
-    res.setHeader('openai-version', OPENAI_VERSION);
+    identify(res, context.id);
     reportWhenDone(context, req.path);
     drain.enter(res);
     if (drain.draining && req.path !== health.path) throw drainingError();
@@ -133,10 +131,12 @@ export function createApp(options: AppOptions): Express {
   app.use((error: unknown, req: Request, res: Response, _next: NextFunction) => {
     sendError(contextOf(req, res), error);
   });
-  setRuns(app, responses);
-  serveResponsesSocket(app, services, (req) => {
-    if (apiKeys.length === 0) checkAccess(req);
-    return checkKey(req);
+  setAppParts(app, {
+    sockets: createResponsesSockets(services, (req) => {
+      if (apiKeys.length === 0) checkAccess(req);
+      return checkKey(req);
+    }),
+    endRuns: async () => responses.kept?.background.end(),
   });
   return app;
 }

@@ -50,6 +50,11 @@ export interface Asker {
 /** A caller's own id is kept if it is short and harmless in a log and a header. */
 const SANE_REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
+export function requestIdOf({ headers }: IncomingMessage): string {
+  const given = headers['x-request-id'];
+  return typeof given === 'string' && SANE_REQUEST_ID.test(given) ? given : randomUUID();
+}
+
 export class RequestContext {
   readonly id: string;
   /** Aborts when the client goes away before its answer is complete. */
@@ -76,8 +81,7 @@ export class RequestContext {
     /** Path parameters come with the route. */
     readonly services: Services,
   ) {
-    const given = req.headers['x-request-id'];
-    this.id = typeof given === 'string' && SANE_REQUEST_ID.test(given) ? given : randomUUID();
+    this.id = requestIdOf(req);
     const controller = new AbortController();
     this.signal = controller.signal;
     res.once('close', () => {

@@ -1,7 +1,6 @@
 /** Log lines for the operator: a level, a sentence, and for programs that read them the facts by name. */
 
-import { pino } from 'pino';
-
+/** From the least important on. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -30,25 +29,17 @@ export function createLogger(
   write: (line: string) => void = writeToStderr,
   format: LogFormat = 'text',
 ): Logger {
-  const log = pino(
-    {
-      level,
-      base: null,
-      timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
-    },
-    { write: (line: string) => write(format === 'json' ? line.trimEnd() : toText(line)) },
-  );
+  const least = LOG_LEVELS.indexOf(level);
   const at = (own: Exclude<LogLevel, 'silent'>) => (message: string, fields?: LogFields) => {
-    if (fields === undefined || format === 'text') log[own](message);
-    else log[own](fields, message);
+    if (LOG_LEVELS.indexOf(own) < least) return;
+    const time = new Date().toISOString();
+    write(
+      format === 'json'
+        ? JSON.stringify({ level: own, time, ...fields, msg: message })
+        : `${time} ${own.padEnd(5)} ${message}`,
+    );
   };
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
-}
-
-function toText(line: string): string {
-  const { time, level, msg } = JSON.parse(line) as { time: string; level: string; msg: string };
-  return `${time} ${level.padEnd(5)} ${msg}`;
 }
 
 export const silentLogger: Logger = createLogger('silent');

@@ -1,6 +1,6 @@
 /** Answers that are not streams. */
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import type { ApiError } from '../protocol/errors.js';
 import type { RequestContext } from './context.js';
@@ -8,12 +8,23 @@ import { ClientGoneError, isUnexpected, toApiError } from './errors.js';
 
 export type Headers = Readonly<Record<string, string>>;
 
-export function sendJson(context: RequestContext, status: number, body: unknown, headers: Headers = {}): void {
+const OPENAI_VERSION = '2020-10-01';
+
+/** The headers of every answer. */
+export function identify(res: ServerResponse, requestId: string): void {
+  res.setHeader('x-request-id', requestId);
+  res.setHeader('openai-version', OPENAI_VERSION);
+}
+
+/** What an answer needs of its request. */
+type Asked = Pick<RequestContext, 'res' | 'elapsedMs'>;
+
+export function sendJson(context: Asked, status: number, body: unknown, headers: Headers = {}): void {
   sendText(context, status, JSON.stringify(body), { 'content-type': 'application/json', ...headers });
 }
 
 /** @param headers with the content type */
-export function sendText(context: RequestContext, status: number, text: string, headers: Headers): void {
+export function sendText(context: Asked, status: number, text: string, headers: Headers): void {
   const bytes = Buffer.from(text);
   context.res.writeHead(status, {
     'openai-processing-ms': String(context.elapsedMs),
@@ -23,7 +34,7 @@ export function sendText(context: RequestContext, status: number, text: string, 
   context.res.end(bytes);
 }
 
-export function sendEmpty(context: RequestContext, status: number, headers: Headers): void {
+export function sendEmpty(context: Asked, status: number, headers: Headers): void {
   context.res.writeHead(status, { 'openai-processing-ms': String(context.elapsedMs), ...headers });
   context.res.end();
 }

@@ -5,39 +5,39 @@ import { createServer, type RequestListener, type Server, STATUS_CODES } from 'n
 import type { AddressInfo, Socket } from 'node:net';
 
 import { ApiError } from '../protocol/errors.js';
+import { type AppParts, appPartsOf } from './app-parts.js';
 import { SERVER_LIMITS } from './limits.js';
-import { endRuns } from './responses/services.js';
-import { type AppSockets, socketsOf } from './responses/socket.js';
 
 /** @param app what createApp returns */
 export function createHttpServer(app: RequestListener): Server {
-  const { maxHeaderBytes, headersTimeoutMs, requestTimeoutMs, keepAliveTimeoutMs } = SERVER_LIMITS;
-  const server = createServer(
-    {
-      maxHeaderSize: maxHeaderBytes,
-      headersTimeout: headersTimeoutMs,
-      requestTimeout: requestTimeoutMs,
-      keepAliveTimeout: keepAliveTimeoutMs,
-    },
-    app,
-  );
-  server.on('clientError', answerBrokenRequest);
-  const end = (): Promise<void> => endRuns(app);
-  endsOfServer.set(server, end);
-  server.once('close', () => void end());
-  const sockets = socketsOf(app);
-  if (sockets !== undefined) {
-    server.on('upgrade', (req, socket, head) => sockets.upgrade(req, socket, head));
-    socketsOfServer.set(server, sockets);
-  }
+  const server = createBareServer();
+  mountApp(server, app);
   return server;
 }
 
-/** An upgraded connection is no longer the server's: closing it is ours. */
-const socketsOfServer = new WeakMap<Server, AppSockets>();
+/** A server that answers nothing yet. */
+export function createBareServer(): Server {
+  const { maxHeaderBytes, headersTimeoutMs, requestTimeoutMs, keepAliveTimeoutMs } = SERVER_LIMITS;
+  const server = createServer({
+    maxHeaderSize: maxHeaderBytes,
+    headersTimeout: headersTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+  });
+  return server.on('clientError', answerBrokenRequest);
+}
 
-/** What runs in the background. */
-const endsOfServer = new WeakMap<Server, () => Promise<void>>();
+/** From now on `app`, what createApp returns, answers. */
+export function mountApp(server: Server, app: RequestListener): void {
+  server.on('request', app);
+  const parts = appPartsOf(app);
+  if (parts === undefined) return;
+  server.on('upgrade', (req, socket, head) => parts.sockets.upgrade(req, socket, head));
+  server.once('close', () => void parts.endRuns());
+  partsOfServers.set(server, parts);
+}
+
+const partsOfServers = new WeakMap<Server, AppParts>();
 
 export interface ListenOptions {
   readonly host: string;
@@ -65,15 +65,15 @@ export async function closeServer(server: Server, graceMs = 0): Promise<void> {
   const closed = new Promise<void>((resolve) => {
     server.close(() => resolve());
   });
-  const sockets = socketsOfServer.get(server);
-  sockets?.drain();
+  const parts = partsOfServers.get(server);
+  parts?.sockets.drain();
   const timer = setTimeout(() => {
-    sockets?.end();
+    parts?.sockets.end();
     server.closeAllConnections();
   }, graceMs);
   await closed;
   clearTimeout(timer);
-  await endsOfServer.get(server)?.();
+  await parts?.endRuns();
 }
 
 /** What no request can be made of: the parser's errors, before any route. */

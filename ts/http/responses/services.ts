@@ -1,7 +1,5 @@
 /** What the routes of the Responses API share. */
 
-import type { RequestListener } from 'node:http';
-
 import { ApiError } from '../../protocol/errors.js';
 import type { ContextItem } from '../../protocol/response-items.js';
 import type { CreateResponse } from '../../protocol/responses.js';
@@ -93,16 +91,4 @@ export function keepEnd(store: CallerStore, request: CreateResponse, ended: Stor
   // `store: false` is about the response; whoever names a conversation wants it to go on.
   const addition = additionOf(ended);
   if (addition !== undefined) store.conversations.append(addition.id, addition.items);
-}
-
-const runsOfApps = new WeakMap<RequestListener, BackgroundRuns>();
-
-/** What an app runs without a connection, for the server that it is mounted in. */
-export function setRuns(app: RequestListener, { kept }: ResponseServices): void {
-  if (kept !== undefined) runsOfApps.set(app, kept.background);
-}
-
-/** Ends them; resolves when their ends are stored. */
-export async function endRuns(app: RequestListener): Promise<void> {
-  await runsOfApps.get(app)?.end();
 }

@@ -4,7 +4,7 @@
  * connection.
  */
 
-import type { IncomingMessage, RequestListener } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
@@ -17,6 +17,7 @@ import { parseJson } from '../../protocol/json.js';
 import { parseCreateResponse } from '../../protocol/responses.js';
 import { type ContextSource, resolveContext } from '../../responses/context.js';
 import { type CallerStore, itemsOf, type StoredResponse } from '../../responses/store.js';
+import type { AppSockets } from '../app-parts.js';
 import { checkCounts } from '../body.js';
 import type { Services } from '../context.js';
 import { drainingError } from '../drain.js';
@@ -37,28 +38,11 @@ export const MAX_UNREAD_BYTES = 1024 * 1024;
 /** "Going away". */
 const CLOSE_GOING_AWAY = 1001;
 
-/** The sockets of one app, for the server that it is mounted in. */
-export interface AppSockets {
-  upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Idle connections are closed, the others when their response is out. */
-  drain(): void;
-  /** Ends all, and their generations. */
-  end(): void;
-}
-
-const sockets = new WeakMap<RequestListener, AppSockets>();
-
-/** Undefined if the app serves none. */
-export function socketsOf(app: RequestListener): AppSockets | undefined {
-  return sockets.get(app);
-}
-
 /** @param check throws ApiError for who may not ask; returns what stands for the key, see RequestContext */
-export function serveResponsesSocket(
-  app: RequestListener,
+export function createResponsesSockets(
   services: Services,
   check: (req: IncomingMessage) => string | undefined,
-): void {
+): AppSockets {
   const connections = new Set<Connection>();
   let server: WebSocketServer | undefined;
 
@@ -77,7 +61,7 @@ export function serveResponsesSocket(
     });
   }
 
-  sockets.set(app, {
+  return {
     upgrade(req, socket, head) {
       // Until the WebSocket has its own: a client that is gone is no failure of the server.
       const ignore = (): void => undefined;
@@ -92,7 +76,7 @@ export function serveResponsesSocket(
     end() {
       for (const connection of connections) connection.end();
     },
-  });
+  };
 }
 
 class Connection {
