@@ -33,17 +33,18 @@ struct RoleLoad {
 
 impl StepCosts {
     /// `points` says how long a step of so many rows takes at a context of a few positions, in any order. Between two
-    /// points time is interpolated, behind the last it grows as between the last two, before the first it is that of
-    /// the first; where a longer step was measured to be faster, the shorter one's time holds. `None` without a point.
+    /// points time is interpolated, behind the last it grows as between the last two, but by half of the last one's mean
+    /// time per row at least, before the first it is that of the first. Where a step of more rows was measured to be
+    /// faster, its time holds: neighbours on the machine only make steps longer. `None` without a point.
     pub fn new(points: impl IntoIterator<Item = (usize, Duration)>) -> Option<Self> {
         let seconds = |(rows, time): (usize, Duration)| (rows > 0).then_some((rows, time.as_secs_f64()));
         let mut points: Vec<_> = points.into_iter().filter_map(seconds).collect();
         points.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         points.dedup_by_key(|point| point.0);
-        let mut least = 0.0;
-        for (_, seconds) in &mut points {
-            least = seconds.max(least);
-            *seconds = least;
+        let mut most = f64::INFINITY;
+        for (_, seconds) in points.iter_mut().rev() {
+            most = seconds.min(most);
+            *seconds = most;
         }
         (!points.is_empty()).then_some(Self { points, decode_position: 0.0, prompt_position: 0.0 })
     }
@@ -58,20 +59,16 @@ impl StepCosts {
     /// Seconds of a step of so many rows at a context of a few positions; 0 for none.
     pub fn rows(&self, rows: usize) -> f64 {
         let behind = self.points.partition_point(|&(at, _)| at < rows);
-        // The two points that the line goes through.
-        let last = self.points.len() - 1;
-        let (low, high) = match behind {
-            0 => (0, 0),
-            _ if behind <= last => (behind - 1, behind),
-            _ => (last.saturating_sub(1), last),
-        };
-        let ((x0, y0), (x1, y1)) = (self.points[low], self.points[high]);
-        match rows {
-            0 => 0.0,
-            _ if behind == 0 => y0,
-            // One point only: in proportion.
-            _ if x0 == x1 => y1 * rows as f64 / x1 as f64,
-            _ => y0 + (y1 - y0) * (rows - x0) as f64 / (x1 - x0) as f64,
+        let (x1, y1) = self.points[behind.min(self.points.len() - 1)];
+        // The other point that the line goes through.
+        let before = behind.min(self.points.len() - 1).checked_sub(1).map(|i| self.points[i]);
+        let slope = before.map(|(x0, y0)| (y1 - y0) / (x1 - x0) as f64);
+        let mean = y1 / x1 as f64;
+        match slope {
+            _ if rows == 0 => 0.0,
+            _ if rows > x1 => y1 + slope.map_or(mean, |slope| slope.max(mean / 2.0)) * (rows - x1) as f64,
+            Some(slope) => y1 - slope * (x1 - rows) as f64,
+            None => y1,
         }
     }
 
@@ -119,10 +116,13 @@ mod tests {
         // Unordered, with a measurement that a neighbour on the machine disturbed: 8 rows are not slower than 16.
         let costs = costs(&[(16, 8), (1, 2), (4, 3), (8, 9), (0, 1)]);
         let ms = |rows| (costs.rows(rows) * 1e6).round() / 1e3;
-        assert_eq!([0, 1, 2, 4, 6, 8, 12, 16].map(ms), [0.0, 2.0, 2.333, 3.0, 6.0, 9.0, 9.0, 9.0]);
-        let growing = self::costs(&[(2, 2), (4, 4), (8, 5)]);
+        assert_eq!([0, 1, 2, 4, 6, 8, 12, 16].map(ms), [0.0, 2.0, 2.333, 3.0, 5.5, 8.0, 8.0, 8.0]);
+        // Behind the last point half a millisecond per row, which is the slope, then half of the mean, which is more.
+        let growing = self::costs(&[(2, 2), (4, 4), (8, 6)]);
         let ms = |rows| (growing.rows(rows) * 1e6).round() / 1e3;
-        assert_eq!([1, 3, 6, 8, 12, 16].map(ms), [2.0, 3.0, 4.5, 5.0, 6.0, 7.0]);
+        assert_eq!([1, 3, 6, 8, 12, 16].map(ms), [2.0, 3.0, 5.0, 6.0, 8.0, 10.0]);
+        let flat = self::costs(&[(1, 7), (8, 8)]);
+        assert_eq!([1, 8, 16, 512].map(|rows| (flat.rows(rows) * 1e6).round() / 1e3), [7.0, 8.0, 12.0, 260.0]);
         assert_eq!(self::costs(&[(4, 4)]).rows(8), 0.008);
         assert_eq!(StepCosts::new([(0, Duration::ZERO)]), None);
     }

@@ -8,11 +8,17 @@ use tsserve_engine::{ModelRunner, OutputRow, RowRole, RowWant, SequenceId, Seque
 use super::runner::CpuRunner;
 use crate::step::BLOCK_SIZE;
 
-/// Numbers of rows that are measured. Those up to 8 are computed as an answer's, the others as a prompt's.
-const ROWS: [usize; 10] = [1, 2, 3, 4, 6, 8, 16, 32, 64, 128];
+/// Numbers of rows that are measured, those first that say most. Those up to 8 are computed as an answer's, the others as
+/// a prompt's.
+const ROWS: [usize; 10] = [1, 8, 32, 128, 4, 16, 64, 2, 6, 3];
 
-/// No more rows are measured once this has passed: a large model's longer steps grow in proportion anyway.
-const PATIENCE: Duration = Duration::from_millis(150);
+/// So many of them are measured in any case: behind the last, time grows in proportion.
+const LEAST_ROWS: usize = 3;
+
+const ROUNDS: usize = 3;
+
+/// Nothing more is measured once this has passed.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Context at which it is measured what positions cost.
 const DEPTH: usize = 1024;
@@ -30,22 +36,22 @@ pub(super) fn calibrate(runner: &mut CpuRunner) -> Option<StepCosts> {
     time(runner, 0, 1)?;
     let started = Instant::now();
     runner.prefetch = choose_prefetch(runner, started)?;
-    let mut points = Vec::with_capacity(ROWS.len());
-    for rows in ROWS {
-        if started.elapsed() > PATIENCE {
-            break;
+    let mut points = Vec::with_capacity(ROUNDS * ROWS.len());
+    for round in 0..ROUNDS {
+        for (i, rows) in ROWS.into_iter().enumerate() {
+            if (round > 0 || i >= LEAST_ROWS) && started.elapsed() > PATIENCE {
+                break;
+            }
+            points.extend(time(runner, 0, rows).map(|time| (rows, time)));
         }
-        // What neighbours on the machine disturb only becomes longer.
-        let Some(time) = time(runner, 0, rows).into_iter().chain(time(runner, 0, rows)).min() else { break };
-        points.push((rows, time));
     }
-    let one = points.first()?.1;
+    // What neighbours on the machine disturb only becomes longer: of several times the shortest is taken.
     let costs = StepCosts::new(points)?;
     let at_depth = |runner: &mut CpuRunner, rows: usize, alone: Duration| {
         let deep = time(runner, DEPTH, rows).into_iter().chain(time(runner, DEPTH, rows)).min();
         deep.map_or(Duration::ZERO, |deep| deep.saturating_sub(alone) / rows as u32)
     };
-    let decode = at_depth(runner, 1, one);
+    let decode = at_depth(runner, 1, Duration::from_secs_f64(costs.rows(1)));
     let alone = Duration::from_secs_f64(costs.rows(32));
     Some(costs.with_context(decode, at_depth(runner, 32, alone)))
 }
