@@ -4,7 +4,7 @@
 mod speech;
 
 use serde_json::Value;
-use speech::{clip_features, json, log_softmax, options, real_folder, teacher_forced};
+use speech::{asked_level, clip_features, json, log_softmax, options, real_folder, teacher_forced};
 use tsserve_models::cpu::{Level, Quantization};
 use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperRow};
 
@@ -73,7 +73,9 @@ fn fast_is_near() {
     let checkpoint = WhisperCheckpoint::open(&real_folder()).unwrap();
     let facts = json("real/whisper-base.json");
     for (quantization, limit) in [(Quantization::Q8_0, FAST), (Quantization::Q4_K, 0.4), (Quantization::Q4_0, 0.4)] {
-        for level in Level::available().into_iter().rev().take(2) {
+        let levels =
+            asked_level().map_or_else(|| Level::available().into_iter().rev().take(2).collect(), |one| vec![one]);
+        for level in levels {
             let options = options(level, Precision::Fast(quantization));
             let mut model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
             let (mut sum, mut n, mut worst) = (0.0, 0, 0f64);

@@ -6,10 +6,10 @@
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::{PanelScratch, Panels, Queries, attend_panels};
 use tsserve_kernels::elementwise::{self, Activation};
-use tsserve_kernels::{AlignedBytes, Start, Team, Worker};
+use tsserve_kernels::{AlignedBytes, Team, Worker};
 
 use super::config::WhisperConfig;
-use super::rows::{Products, norm_row};
+use super::rows::{Products, RoundedRows, norm_row};
 use super::weights::{Decoder, Encoder, EncoderLayer, Linear};
 use crate::cpu::shared::Shared;
 
@@ -50,17 +50,19 @@ struct ThreadScratch {
     /// `[CHUNK][3 * width + PAD or inner]`
     wide: Vec<f32>,
     /// Rounded input of a product.
-    half: Vec<u16>,
+    rounded: RoundedRows,
     attention: PanelScratch,
 }
 
 impl EncoderBuffers {
-    pub(super) fn new(config: &WhisperConfig, panels: Panels, threads: usize) -> Self {
+    pub(super) fn new(config: &WhisperConfig, products: Products, panels: Panels, threads: usize) -> Self {
         let WhisperConfig { n_mels, width, audio_context, encoder_heads, encoder_inner, .. } = *config;
         let frames = config.window_frames();
         let wide = (3 * width + PAD).max(encoder_inner);
         let states = || vec![0.0; audio_context * width];
-        let conv_input = (2 * CHUNK + 1) * width.max(n_mels);
+        // The second convolution reads three positions, of which two are those of the next row.
+        let (widest, conv_input) = (encoder_inner.max(3 * width), (2 * CHUNK + 1) * width.max(n_mels));
+        let rounded = || RoundedRows::new(products, CHUNK, widest, (CHUNK * wide).max(conv_input));
         Self {
             panels,
             mel: vec![0.0; (frames + 2) * n_mels],
@@ -73,7 +75,7 @@ impl EncoderBuffers {
                 .map(|_| ThreadScratch {
                     normed: vec![0.0; CHUNK * width],
                     wide: vec![0.0; CHUNK * wide],
-                    half: vec![0; (CHUNK * wide).max(conv_input)],
+                    rounded: rounded(),
                     attention: PanelScratch::new(audio_context, width / encoder_heads),
                 })
                 .collect(),
@@ -172,13 +174,11 @@ impl<'r> Window<'_, 'r> {
         n_rows: usize,
         out: *mut f32,
         stride: usize,
-        half: &mut [u16],
+        rounded: &mut RoundedRows,
     ) {
-        let (groups, start) = (0..linear.matrix.n_groups(), Start::Bias(&linear.bias));
+        let Linear { matrix, bias, .. } = linear;
         // SAFETY: the caller's promise.
-        unsafe {
-            self.encoding.products.multiply(&linear.matrix, groups, x, x_stride, n_rows, start, out, stride, half);
-        }
+        unsafe { self.encoding.products.multiply(matrix, bias, x, x_stride, n_rows, out, stride, rounded) };
     }
 
     /// Features to the first layer's input.
@@ -201,7 +201,7 @@ impl<'r> Window<'_, 'r> {
             unsafe {
                 let x = self.parts.mel.read(first * n_mels..(first + n + 2) * n_mels);
                 let out = self.parts.conv.part((1 + first) * width..(1 + first + n) * width);
-                self.linear(&encoder.conv1, x, n_mels, n, out.as_mut_ptr(), width, &mut self.scratch().half);
+                self.linear(&encoder.conv1, x, n_mels, n, out.as_mut_ptr(), width, &mut self.scratch().rounded);
                 elementwise::activate(level, Activation::Gelu, out);
             }
         });
@@ -210,7 +210,7 @@ impl<'r> Window<'_, 'r> {
             unsafe {
                 let x = self.parts.conv.read(2 * first * width..(2 * (first + n) + 1) * width);
                 let out = self.parts.x.part(first * width..(first + n) * width);
-                self.linear(&encoder.conv2, x, 2 * width, n, out.as_mut_ptr(), width, &mut self.scratch().half);
+                self.linear(&encoder.conv2, x, 2 * width, n, out.as_mut_ptr(), width, &mut self.scratch().rounded);
                 elementwise::activate(level, Activation::Gelu, out);
                 elementwise::add(level, out, &encoder.positions[first * width..(first + n) * width]);
             }
@@ -229,7 +229,7 @@ impl<'r> Window<'_, 'r> {
         let Encoding { config, products: Products { level, .. }, .. } = *self.encoding;
         let (width, heads) = (config.width, config.encoder_heads);
         let head_dim = width / heads;
-        let ThreadScratch { normed, wide, half, .. } = self.scratch();
+        let ThreadScratch { normed, wide, rounded, .. } = self.scratch();
         // SAFETY: x is only read in this phase; the rows of q and the positions of keys and values are the chunk's alone.
         unsafe {
             let x = self.parts.x.read(first * width..(first + n) * width);
@@ -237,7 +237,7 @@ impl<'r> Window<'_, 'r> {
                 norm_row(level, &layer.attn_norm, x, out);
             }
             let stride = 3 * width + PAD;
-            self.linear(&layer.qkv, normed, width, n, wide.as_mut_ptr(), stride, half);
+            self.linear(&layer.qkv, normed, width, n, wide.as_mut_ptr(), stride, rounded);
             let q = self.parts.q.part(first * width..(first + n) * width);
             for (q, row) in q.chunks_exact_mut(width).zip(wide.chunks_exact(stride)) {
                 q.copy_from_slice(&row[..width]);
@@ -252,7 +252,7 @@ impl<'r> Window<'_, 'r> {
     }
 
     fn attend(&self, head: usize, first: usize) {
-        let Encoding { config, products: Products { level, dots }, .. } = *self.encoding;
+        let Encoding { config, products: Products { level, dots, .. }, .. } = *self.encoding;
         let WhisperConfig { width, audio_context, encoder_heads, .. } = *config;
         let (head_dim, bytes) = (width / encoder_heads, self.parts.panels.bytes());
         let n = QUERIES.min(audio_context - first);
@@ -271,21 +271,21 @@ impl<'r> Window<'_, 'r> {
     fn after_attention(&self, layer: &EncoderLayer, first: usize, n: usize) {
         let Encoding { config, products: Products { level, .. }, .. } = *self.encoding;
         let (width, inner) = (config.width, config.encoder_inner);
-        let ThreadScratch { normed, wide, half, .. } = self.scratch();
+        let ThreadScratch { normed, wide, rounded, .. } = self.scratch();
         // SAFETY: these rows of x are the chunk's alone; what was attended was written before the last join.
         unsafe {
             let x = self.parts.x.part(first * width..(first + n) * width);
             let attended = self.parts.attended.read(first * width..(first + n) * width);
             let sums = &mut normed[..n * width];
-            self.linear(&layer.out, attended, width, n, sums.as_mut_ptr(), width, half);
+            self.linear(&layer.out, attended, width, n, sums.as_mut_ptr(), width, rounded);
             elementwise::add(level, x, sums);
             for (x, out) in x.chunks_exact(width).zip(sums.chunks_exact_mut(width)) {
                 norm_row(level, &layer.mlp_norm, x, out);
             }
             let wide = &mut wide[..n * inner];
-            self.linear(&layer.fc1, sums, width, n, wide.as_mut_ptr(), inner, half);
+            self.linear(&layer.fc1, sums, width, n, wide.as_mut_ptr(), inner, rounded);
             elementwise::activate(level, Activation::Gelu, wide);
-            self.linear(&layer.fc2, wide, inner, n, sums.as_mut_ptr(), width, half);
+            self.linear(&layer.fc2, wide, inner, n, sums.as_mut_ptr(), width, rounded);
             elementwise::add(level, x, sums);
         }
     }
@@ -310,12 +310,12 @@ impl<'r> Window<'_, 'r> {
         let (width, heads) = (config.width, config.decoder_heads);
         let (head_dim, cross, level) = (width / heads, self.encoding.cross, self.encoding.products.level);
         self.chunks(config.audio_context, |first, n| {
-            let ThreadScratch { wide, half, .. } = self.scratch();
+            let ThreadScratch { wide, rounded, .. } = self.scratch();
             // SAFETY: x is only read in this phase; these positions are the chunk's alone.
             unsafe {
                 let x = self.parts.x.read(first * width..(first + n) * width);
                 let stride = 2 * width + PAD;
-                self.linear(kv, x, width, n, wide.as_mut_ptr(), stride, half);
+                self.linear(kv, x, width, n, wide.as_mut_ptr(), stride, rounded);
                 for head in 0..heads {
                     let memory = self.parts.cross.at((index * heads + head) * cross.bytes());
                     cross.write(

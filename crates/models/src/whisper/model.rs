@@ -66,8 +66,8 @@ pub struct WhisperOptions {
 
 /// The formats that follow from a precision.
 struct Formats {
-    /// Are products of the encoder those of bf16 with bf16?
-    dots: bool,
+    /// How the encoder's are multiplied.
+    products: Products,
     encoder: Packing,
     decoder: Packing,
     head: Packing,
@@ -82,7 +82,7 @@ impl Formats {
         let stored = Packing::Stored;
         match precision {
             Precision::Exact => Self {
-                dots: false,
+                products: Products { level, dots: false, tiles: false },
                 encoder: stored,
                 decoder: stored,
                 head: stored,
@@ -91,9 +91,10 @@ impl Formats {
             },
             Precision::Fast(quantization) => {
                 let dots = level >= Level::Vnni && level <= Level::Amx && has_bf16_dots();
+                let products = Products { level, dots, tiles: level == Level::Amx };
                 Self {
-                    dots,
-                    encoder: if dots { Packing::Bf16 } else { stored },
+                    products,
+                    encoder: if products.bf16() { Packing::Bf16 } else { stored },
                     decoder: Packing::To(quantization),
                     head: Packing::To(Quantization::Q8_0),
                     attended: if dots { Format::BF16 } else { Format::F32 },
@@ -160,9 +161,10 @@ impl WhisperModel {
             progress(done, total);
         };
         let packer = Packer { checkpoint, threads };
-        let Formats { dots, encoder, decoder, head, attended, kept } = Formats::of(level, precision);
+        let Formats { products, encoder, decoder, head, attended, kept } = Formats::of(level, precision);
+        let cross_kv = encoder;
         let encoder = packer.encoder(encoder, &mut count)?;
-        let decoder = packer.decoder(decoder, head, if dots { Packing::Bf16 } else { Packing::Stored }, &mut count)?;
+        let decoder = packer.decoder(decoder, head, cross_kv, &mut count)?;
         let (encoder_head, decoder_head) = (config.width / config.encoder_heads, config.width / config.decoder_heads);
         let cross = Panels::new(kept, decoder_head, config.audio_context);
         let cached = Panels::new(kept, decoder_head, config.text_context);
@@ -170,11 +172,11 @@ impl WhisperModel {
         let heads = config.decoder_layers * config.decoder_heads;
         let n_threads = team.n_threads();
         let mut model = Self {
-            products: Products { level, dots },
+            products,
             prefetch: 0,
             windows: Places::new("window", heads * cross.bytes(), options.max_windows),
             caches: Places::new("cache", heads * cached.bytes(), options.max_caches + 1),
-            encoder_buffers: EncoderBuffers::new(&config, attended, n_threads),
+            encoder_buffers: EncoderBuffers::new(&config, products, attended, n_threads),
             decoder_buffers: DecoderBuffers::new(&config, n_threads),
             step: Step::default(),
             config,

@@ -1,6 +1,9 @@
 //! What the runner's tests share: goldens, a runner with a small block pool, and sequences on it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+#[path = "../levels/mod.rs"]
+mod levels;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,9 @@ use tsserve_models::checkpoint::Checkpoint;
 use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level, Quantization};
 use tsserve_models::weights::ModelFiles;
 
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use levels::{asked_level, fastest, levels, unlike_levels};
+
 pub const TINY: [&str; 5] = ["llama", "llama_smollm2", "qwen2", "qwen3", "gemma3_text"];
 
 /// Our own CPU operations, and candle's as other devices use them.
@@ -29,28 +35,6 @@ pub fn fixtures() -> PathBuf {
 
 pub fn open(path: &Path) -> Checkpoint {
     Checkpoint::open(&ModelFiles::discover(path).unwrap()).unwrap()
-}
-
-/// All levels of the machine, and that of AMX, if need be in software. What asks for it by name comes after this.
-pub fn levels() -> Vec<Level> {
-    if let Err(why) = tsserve_kernels::amx_emulation::install() {
-        println!("the level of AMX is left out: {why}");
-    }
-    Level::available()
-}
-
-/// The level that `TSSERVE_CPU` names, as for the server, or the fastest of the machine.
-pub fn asked_level() -> Level {
-    match std::env::var("TSSERVE_CPU") {
-        Ok(name) => levels().into_iter().find(|level| level.name() == name).expect("a level of this machine"),
-        Err(_) => Level::detect(),
-    }
-}
-
-/// Of all levels the fastest, and that of AMX: the ones whose prompts have bits of their own.
-pub fn unlike_levels() -> Vec<Level> {
-    let (amx, others): (Vec<_>, Vec<_>) = levels().into_iter().partition(|&level| level == Level::Amx);
-    others.into_iter().next_back().into_iter().chain(amx).collect()
 }
 
 pub fn json(path: &str) -> Value {

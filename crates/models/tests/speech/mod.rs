@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../levels/mod.rs"]
+mod levels;
 pub mod mel;
 
 use std::collections::HashMap;
@@ -11,6 +13,9 @@ use candle_core::{DType, Device, Tensor};
 use tsserve_engine::ComputePool;
 use tsserve_models::cpu::Level;
 use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
+
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use levels::{asked_level, fastest, levels, unlike_levels};
 
 pub const TINY: [&str; 3] = ["whisper", "whisper_en", "whisper_30s"];
 

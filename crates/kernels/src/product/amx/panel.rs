@@ -36,13 +36,12 @@ impl TilePanel {
     /// the machine cannot run `level`.
     pub fn unpack<'p>(&'p mut self, level: Level, matrix: &'p Matrix, groups: Range<usize>) -> TileWeights<'p> {
         let (format, n_tiles) = (matrix.format(), matrix.n_cols() / TILE);
+        if format == Format::BF16 {
+            return TileWeights::stored(matrix, groups);
+        }
         assert!(format.has_tiles(), "{format} is not multiplied in tiles");
         assert!(groups.start <= groups.end && groups.end <= matrix.n_groups(), "groups of {}", matrix.n_groups());
         let group_bytes = n_tiles * TILE_BYTES;
-        if format == Format::BF16 {
-            let tiles = &matrix.packed()[groups.start * group_bytes..groups.end * group_bytes];
-            return TileWeights { tiles, n_tiles, groups };
-        }
         assert!(groups.len() * group_bytes <= self.tiles.len(), "no room for {} groups", groups.len());
         let tiles = &mut self.tiles[..groups.len() * group_bytes];
         if group_bytes > 0 {
@@ -59,7 +58,19 @@ impl TilePanel {
     }
 }
 
-impl TileWeights<'_> {
+impl<'a> TileWeights<'a> {
+    /// Groups `groups` of a BF16 matrix, where they are.
+    ///
+    /// # Panics
+    /// If it is of another format, or has no such groups.
+    pub fn stored(matrix: &'a Matrix, groups: Range<usize>) -> Self {
+        assert_eq!(matrix.format(), Format::BF16, "others are unpacked");
+        let n_tiles = matrix.n_cols() / TILE;
+        let group_bytes = n_tiles * TILE_BYTES;
+        let tiles = &matrix.packed()[groups.start * group_bytes..groups.end * group_bytes];
+        Self { tiles, n_tiles, groups }
+    }
+
     /// The tiles as [`Matrix`] packs BF16, for those who compare.
     pub fn packed(&self) -> &[u8] {
         self.tiles

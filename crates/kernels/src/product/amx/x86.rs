@@ -43,6 +43,9 @@ struct Sums {
     stride: [usize; 2],
 }
 
+/// Groups that pass while a pair of blocks stays: their weights come from the L2 cache for all pairs but the first.
+const GROUPS_AT_ONCE: usize = 4;
+
 /// # Safety
 /// As [`super::multiply_tiles`], which has checked the arguments; the machine has AMX-BF16.
 pub(super) unsafe fn multiply(
@@ -52,53 +55,78 @@ pub(super) unsafe fn multiply(
     out: *mut f32,
     stride: usize,
 ) {
-    static ZEROS: [f32; ROW_GROUP] = [0.0; ROW_GROUP];
     if rows.n_rows == 0 || weights.groups.is_empty() {
         return;
     }
-    let block_bytes = rows.n_tiles * TILE_BYTES;
-    let n_blocks = rows.n_rows.div_ceil(BLOCK_ROWS);
-    let mut short = ShortBlock([[[0.0; ROW_GROUP]; BLOCK_ROWS]; 2]);
+    let (n_blocks, n_groups) = (rows.n_rows.div_ceil(BLOCK_ROWS), weights.groups.len());
+    let product = Product { weights, rows, bias, out, stride };
     // SAFETY: a valid configuration.
     unsafe { configure(&WHOLE_TILES) };
-    // Rows outside, so that two blocks stay in the L1 or L2 cache while the panel's groups pass.
-    for first in (0..n_blocks).step_by(2) {
-        // A block or a group without a partner is its own: twice computed, twice stored.
-        let blocks = [first, (first + 1).min(n_blocks - 1)];
-        for index in (0..weights.groups.len()).step_by(2) {
-            let pair = [index, (index + 1).min(weights.groups.len() - 1)];
-            let outputs = pair.map(|index| (weights.groups.start + index) * ROW_GROUP);
-            let is_short = |block: usize| (block + 1) * BLOCK_ROWS > rows.n_rows;
-            let place = |block: usize, g: usize| out.wrapping_add(block * BLOCK_ROWS * stride + outputs[g]);
-            let short_at = [short.0[0].as_mut_ptr().cast::<f32>(), short.0[1].as_mut_ptr().cast::<f32>()];
-            let to = blocks.map(|block| [0, 1].map(|g| if is_short(block) { short_at[g] } else { place(block, g) }));
-            let strides = blocks.map(|block| if is_short(block) { LINE } else { stride * size_of::<f32>() });
-            let start = outputs.map(|output| bias.map_or(ZEROS.as_ptr(), |bias| bias[output..].as_ptr()));
-            let sums = Sums { start, to, stride: strides };
-            let a = blocks.map(|block| rows.values[block * block_bytes..].as_ptr());
-            let b = pair.map(|index| weights.tiles[index * block_bytes..].as_ptr());
-            // SAFETY: tiles are configured; blocks and groups are `n_tiles` tiles each, and sums go to whole blocks of the
-            // caller's rows or to the short block.
-            unsafe {
-                if blocks[0] == blocks[1] {
-                    one_block(a[0], b, rows.n_tiles, &sums);
-                } else {
-                    two_blocks(a, b, rows.n_tiles, &sums);
-                }
-            }
-            let last = blocks[1];
-            if is_short(last) {
-                for (g, sums) in short.0.iter().enumerate() {
-                    for (r, sums) in sums.iter().enumerate().take(rows.n_rows - last * BLOCK_ROWS) {
-                        // SAFETY: 16 of the elements that the caller has promised.
-                        unsafe { place(last, g).add(r * stride).copy_from_nonoverlapping(sums.as_ptr(), ROW_GROUP) };
-                    }
-                }
+    for from in (0..n_groups).step_by(GROUPS_AT_ONCE) {
+        for block in (0..n_blocks).step_by(2) {
+            for group in (from..n_groups.min(from + GROUPS_AT_ONCE)).step_by(2) {
+                // What has no partner is its own: twice computed, twice stored.
+                let blocks = [block, (block + 1).min(n_blocks - 1)];
+                let groups = [group, (group + 1).min(n_groups - 1)];
+                // SAFETY: tiles are configured, and the rest is the caller's promise.
+                unsafe { product.blocks_and_groups(blocks, groups) };
             }
         }
     }
     // SAFETY: it only forgets the tiles.
     unsafe { release() };
+}
+
+/// The arguments of [`multiply`].
+struct Product<'a> {
+    weights: &'a TileWeights<'a>,
+    rows: &'a TileBlocks<'a>,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+    stride: usize,
+}
+
+impl Product<'_> {
+    /// Two blocks of rows times two groups, counted from the first of each.
+    ///
+    /// # Safety
+    /// Whole tiles are configured; as of [`multiply`].
+    unsafe fn blocks_and_groups(&self, blocks: [usize; 2], groups: [usize; 2]) {
+        static ZEROS: [f32; ROW_GROUP] = [0.0; ROW_GROUP];
+        let Self { weights, rows, bias, out, stride } = *self;
+        let outputs = groups.map(|group| (weights.groups.start + group) * ROW_GROUP);
+        let place = |block: usize, output: usize| out.wrapping_add(block * BLOCK_ROWS * stride + output);
+        let mut short = ShortBlock([[[0.0; ROW_GROUP]; BLOCK_ROWS]; 2]);
+        let short_at = short.0.each_mut().map(|sums| sums.as_mut_ptr().cast::<f32>());
+        let is_short = |block: usize| (block + 1) * BLOCK_ROWS > rows.n_rows;
+        let sums = Sums {
+            start: outputs.map(|output| bias.map_or(ZEROS.as_ptr(), |bias| bias[output..].as_ptr())),
+            to: blocks.map(|b| if is_short(b) { short_at } else { outputs.map(|output| place(b, output)) }),
+            stride: blocks.map(|block| if is_short(block) { LINE } else { stride * size_of::<f32>() }),
+        };
+        let block_bytes = rows.n_tiles * TILE_BYTES;
+        let a = blocks.map(|block| rows.values[block * block_bytes..].as_ptr());
+        let b = groups.map(|group| weights.tiles[group * block_bytes..].as_ptr());
+        // SAFETY: tiles are configured; blocks and groups are `n_tiles` tiles each, and sums go to whole blocks of the
+        // caller's rows or to the short block.
+        unsafe {
+            if blocks[0] == blocks[1] {
+                one_block(a[0], b, rows.n_tiles, &sums);
+            } else {
+                two_blocks(a, b, rows.n_tiles, &sums);
+            }
+        }
+        let last = blocks[1];
+        if is_short(last) {
+            for (sums, output) in short.0.iter().zip(outputs) {
+                for (r, sums) in sums.iter().enumerate().take(rows.n_rows - last * BLOCK_ROWS) {
+                    let to = place(last, output).wrapping_add(r * stride);
+                    // SAFETY: 16 of the elements that the caller has promised.
+                    unsafe { to.copy_from_nonoverlapping(sums.as_ptr(), ROW_GROUP) };
+                }
+            }
+        }
+    }
 }
 
 /// The sums of a block that is not whole, `[group][row][lane]`.
