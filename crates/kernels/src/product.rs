@@ -25,6 +25,7 @@ use std::ops::Range;
 
 #[cfg(feature = "amx-emulation")]
 pub use amx::emulation;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use amx::is_available as has_amx;
 pub use amx::{TileBlocks, TilePanel, TileRows, TileRowsWriter, TileWeights, multiply_tiles, round_tiles};
 pub use bf16::{gemm_bf16, has_bf16_dots, multiply_bf16_rows, round_to_bf16};

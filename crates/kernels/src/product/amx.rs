@@ -15,6 +15,7 @@
 //! than integers do, a choice by time would be a choice of answers by chance. For a step of few such rows unpacking takes
 //! most of the time; they are multiplied in the same way all the same, so that their bits do not depend on their number.
 
+#[cfg(target_arch = "x86_64")]
 mod detect;
 #[cfg(feature = "amx-emulation")]
 pub mod emulation;
@@ -24,6 +25,7 @@ mod rows;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use detect::is_available;
 pub use panel::{TilePanel, TileWeights};
 pub use rows::{TileBlocks, TileRows, TileRowsWriter, round_tiles};

@@ -14,7 +14,7 @@ pub(crate) fn is_available() -> bool {
     *AVAILABLE.get_or_init(|| linux::processor_has_it() && linux::system_saves_it() && linux::kernel_permits_it())
 }
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
 pub(crate) fn is_available() -> bool {
     false
 }
