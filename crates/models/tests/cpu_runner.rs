@@ -5,7 +5,7 @@
 mod runner;
 
 use runner::{Golden, TINY, TestRunner, fastest, fixtures, json, last_row, levels, open, unlike_levels};
-use tsserve_engine::{OutputRow, RowRole, RowWant};
+use tsserve_engine::{ModelRunner, OutputRow, RowRole, RowWant};
 use tsserve_models::candle::HiddenPoint;
 use tsserve_models::cpu::{CpuRunner, Level, unsupported};
 
@@ -160,6 +160,16 @@ fn bits_do_not_depend_on_neighbours_chunks_or_levels() {
             assert_near(&found, &whole, 1e-4, &format!("{name} {other}"));
         }
     }
+}
+
+/// A cached block is found by tokens of its role only where that makes a difference.
+#[test]
+fn models_of_bf16_have_roles_with_amx_alone() {
+    for level in unlike_levels() {
+        assert_eq!(tiny("llama", level).runner.roles_differ(), level == Level::Amx, "{level}");
+    }
+    let mixed = open(&fixtures().join(format!("golden/quant/{MIXED}.gguf")));
+    assert!(TestRunner::cpu(&mixed, fastest(), 128, 1024).runner.roles_differ());
 }
 
 #[test]
