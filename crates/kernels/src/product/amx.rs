@@ -10,8 +10,8 @@
 //! subnormal numbers, taken or made, being zeros. That is what Intel's manual says of the instruction; portable code says
 //! it again, and computes it at all other levels. A row's result depends on that row alone.
 //!
-//! The level decides that AMX is used, and nothing is timed first: a core multiplies four times as many pairs in a cycle as
-//! with `vpdpbusd` on all processors that have both, without a scale for each 32 inputs, and since bf16 gives other bits
+//! The level decides that AMX is used, and nothing is timed first: by Intel's figures a core multiplies four times as many
+//! pairs in a cycle as with `vpdpbusd`, and it does so without a scale for each 32 inputs; and since bf16 gives other bits
 //! than integers do, a choice by time would be a choice of answers by chance. For a step of few such rows unpacking takes
 //! most of the time; they are multiplied in the same way all the same, so that their bits do not depend on their number.
 

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use tsserve_kernels::{Matrix, ROW_GROUP, TILE, TilePanel, TileRowsWriter, TileWeights, multiply_tiles};
+use tsserve_kernels::{
+    MAX_BLOCK_ROWS, Matrix, ROW_GROUP, TILE, TilePanel, TileRowsWriter, TileWeights, multiply_tiles,
+};
 
 use super::buffers::{GATE_TILES, ThreadScratch};
 use super::forward::{Forward, Input, row_blocks};
@@ -16,6 +18,9 @@ pub(super) const PANEL_GROUPS: usize = 4;
 pub(super) const GATE_ROWS: usize = 64;
 
 const _: () = assert!(GATE_TILES * TILE <= PANEL_GROUPS * ROW_GROUP);
+
+// The scratch of gate and up holds blocks of either kind of rows.
+const _: () = assert!(GATE_ROWS >= MAX_BLOCK_ROWS && GATE_ROWS.is_multiple_of(16));
 
 impl<'r> Forward<'_, 'r> {
     /// The prompts' rows of the step times some row groups of a matrix. `out(row)`: where column 0 of a row goes.

@@ -25,7 +25,7 @@ pub(super) unsafe fn multiply(
                     add_tile(sum, &rows.values[at..][..LINE], &weights[4 * lane..])
                 });
                 // SAFETY: one of the elements that the caller has promised.
-                unsafe { out.add(row * stride + output).write(sum) };
+                unsafe { out.wrapping_add(row * stride + output).write(sum) };
             }
         }
     }
