@@ -28,7 +28,7 @@ fn main() {
     let mut out = vec![0.0; POSITIONS * DIM];
     let mut scratch = PanelScratch::new(POSITIONS, DIM);
     for (format, dots) in [(Format::BF16, true), (Format::F32, false), (Format::F16, false), (Format::BF16, false)] {
-        if dots && !(has_bf16_dots() && level == Level::Vnni) {
+        if dots && !(has_bf16_dots() && matches!(level, Level::Vnni | Level::Amx)) {
             continue;
         }
         let panels = Panels::new(format, DIM, POSITIONS);

@@ -66,6 +66,12 @@ impl Format {
     pub fn is_quantized(self) -> bool {
         !matches!(self, Self::BF16 | Self::F16 | Self::F32)
     }
+
+    /// Can its matrices be multiplied in tiles of bf16 ([`multiply_tiles`](crate::multiply_tiles))? F16 and F32 would
+    /// lose digits of their weights.
+    pub fn has_tiles(self) -> bool {
+        !matches!(self, Self::F16 | Self::F32)
+    }
 }
 
 impl fmt::Display for Format {

@@ -5,6 +5,10 @@
 //! runs is chosen at run time by [`Level`]; integer kernels give the same bits at every level and for every number of
 //! rows.
 
+#[cfg(feature = "amx-emulation")]
+#[doc(hidden)]
+pub use product::emulation as amx_emulation;
+
 mod aligned;
 pub mod attention;
 pub mod elementwise;
@@ -30,8 +34,8 @@ pub use level::Level;
 pub use logits::{Candidate, LOGIT_CHUNK, LogSumExp, TopK, arg_max, log_sum_exp, scan as scan_logits};
 pub use matrix::{Matrix, PackError};
 pub use product::{
-    Conv1d, Start, gemm_bf16, gemm_f32, has_bf16_dots, multiply, multiply_bf16_rows, multiply_f32, multiply_f32_rows,
-    round_to_bf16,
+    Conv1d, Start, TileBlocks, TilePanel, TileRows, TileRowsWriter, TileWeights, gemm_bf16, gemm_f32, has_bf16_dots,
+    multiply, multiply_bf16_rows, multiply_f32, multiply_f32_rows, multiply_tiles, round_tiles, round_to_bf16,
 };
 pub use quantize::{quantize_tile_range, quantize_tiles};
 pub use rows::{BlockSums, MAX_BLOCK_ROWS, Planes, QuantizedBlock, QuantizedRows, RowsWriter};

@@ -6,6 +6,7 @@
 //! where `d` and `m` are the row's scale and minimum in the tile, in f32: exact products of what is stored. A row's
 //! result depends on that row alone.
 
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod bf16;
@@ -24,6 +25,11 @@ mod weights;
 
 use std::ops::Range;
 
+#[cfg(feature = "amx-emulation")]
+pub use amx::emulation;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::is_available as has_amx;
+pub use amx::{TileBlocks, TilePanel, TileRows, TileRowsWriter, TileWeights, multiply_tiles, round_tiles};
 pub use bf16::{gemm_bf16, has_bf16_dots, multiply_bf16_rows, round_to_bf16};
 pub use conv::Conv1d;
 pub use float::{Start, gemm_f32, multiply_f32, multiply_f32_rows};

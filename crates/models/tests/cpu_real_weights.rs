@@ -6,7 +6,7 @@ mod runner;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use runner::{TestRunner, ids, json, last_row, open};
+use runner::{TestRunner, asked_level, ids, json, last_row, open};
 use serde_json::Value;
 use tsserve_engine::{OutputRow, RowResult, RowRole, RowWant, TokenId};
 use tsserve_models::cpu::{CpuRunner, Level};
@@ -33,7 +33,7 @@ fn load(name: &str) -> TestRunner<CpuRunner> {
     let folder = std::env::var_os("TSSERVE_WEIGHTS_DIR").map_or_else(default, PathBuf::from);
     let file = folder.join(format!("{name}.gguf"));
     assert!(file.is_file(), "{} is missing; fetch the weights first, or set TSSERVE_WEIGHTS_DIR", file.display());
-    TestRunner::cpu(&open(&file), Level::detect(), 512, 4096)
+    TestRunner::cpu(&open(&file), asked_level().unwrap_or_else(Level::detect), 512, 4096)
 }
 
 /// Differences of log-probabilities met so far.

@@ -7,9 +7,9 @@ mod runner;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use runner::{Sequence, TINY, TestRunner, fixtures, last_row, open};
+use runner::{Sequence, TINY, TestRunner, fixtures, last_row, levels, open};
 use tsserve_engine::{ModelRunner, RowRole, RowWant, StepPlan};
-use tsserve_models::cpu::{CpuRunner, Level};
+use tsserve_models::cpu::CpuRunner;
 
 /// The system's allocator, counting.
 struct Counting;
@@ -61,7 +61,7 @@ fn mixed(model: &mut TestRunner<CpuRunner>, answers: &mut [Sequence], prompt: &m
 #[test]
 fn a_step_allocates_its_results_only() {
     for name in TINY {
-        for level in Level::available() {
+        for level in levels() {
             let checkpoint = open(&fixtures().join("models").join(name));
             let mut model = TestRunner::cpu(&checkpoint, level, 128, 1024);
             let mut answers = [model.sequence(), model.sequence(), model.sequence()];

@@ -3,8 +3,7 @@
 
 mod speech;
 
-use speech::{Golden, TINY, json, open, teacher_forced, tiny, worst};
-use tsserve_models::cpu::Level;
+use speech::{Golden, TINY, json, levels, open, teacher_forced, tiny, worst};
 use tsserve_models::whisper::Precision;
 
 /// Greatest difference to transformers in f32.
@@ -14,7 +13,7 @@ const EXACT: f32 = 1e-4;
 fn encoder_and_logits_are_those_of_transformers() {
     for name in TINY {
         let golden = Golden::load(name);
-        for level in Level::available() {
+        for level in levels() {
             let mut model = tiny(name, level, Precision::Exact);
             let audio = model.encode(&golden.values("short.mel")).unwrap()[0];
             let width = model.config().width;
@@ -35,7 +34,7 @@ fn encoder_and_logits_are_those_of_transformers() {
     }
 }
 
-/// What the defaults may differ by from f32, in units of the logits' spread: bf16 in the encoder where the machine has
+/// What the defaults may differ by from f32, in units of the logits' spread: bf16 in the encoder where the level has
 /// it, keys and values in f16. (The rows of these models are too short for quantised weights.) Random weights as large
 /// as these amplify differences that real ones do not.
 const FAST: f64 = 0.15;
@@ -47,7 +46,7 @@ fn the_fast_mode_is_near() {
         let expected = golden.values("forced.logits");
         let mean = expected.iter().map(|&x| f64::from(x)).sum::<f64>() / expected.len() as f64;
         let square = expected.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / expected.len() as f64;
-        for level in Level::available() {
+        for level in levels() {
             let mut model = tiny(name, level, Precision::default());
             let audio = model.encode(&golden.values("short.mel")).unwrap()[0];
             let logits = teacher_forced(&mut model, audio, &golden.ids("forced.ids"));
@@ -93,7 +92,7 @@ fn alignment_scores_are_the_cross_attention_of_transformers() {
             .iter()
             .map(|head| (head[0].as_u64().unwrap() as usize, head[1].as_u64().unwrap() as usize))
             .collect();
-        for level in Level::available() {
+        for level in levels() {
             let mut model = tiny(name, level, Precision::Exact);
             let audio = model.encode(&golden.values("short.mel")).unwrap()[0];
             let ids = golden.ids("forced.ids");

@@ -6,7 +6,7 @@ mod speech;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use speech::{Golden, TINY, clip_features, open, options, real_folder, tiny};
+use speech::{Golden, TINY, clip_features, fastest, open, options, real_folder, tiny, unlike_levels};
 use tsserve_engine::ComputePool;
 use tsserve_models::cpu::Level;
 use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperError, WhisperModel, WhisperOptions, WhisperRow};
@@ -91,8 +91,7 @@ fn rows_are_what_they_are_alone() {
 #[test]
 fn rows_of_quantised_weights_are_what_they_are_alone() {
     let checkpoint = WhisperCheckpoint::open(&real_folder()).unwrap();
-    let mut model =
-        WhisperModel::load(&checkpoint, options(Level::detect(), Precision::default()), &mut |_, _| {}).unwrap();
+    let mut model = WhisperModel::load(&checkpoint, options(fastest(), Precision::default()), &mut |_, _| {}).unwrap();
     let mel = [clip_features("0870", 80), clip_features("0880", 80)].concat();
     let audios = model.encode(&mel).unwrap();
     check_batches(&mut model, &audios, "real");
@@ -100,22 +99,22 @@ fn rows_of_quantised_weights_are_what_they_are_alone() {
 
 #[test]
 fn a_window_does_not_depend_on_others_and_threads() {
-    for name in TINY {
+    for (name, level) in TINY.iter().flat_map(|name| unlike_levels().into_iter().map(move |level| (*name, level))) {
         let mel = Golden::load(name).values("short.mel");
         for precision in [Precision::Exact, Precision::default()] {
-            let mut model = tiny(name, Level::detect(), precision);
+            let mut model = tiny(name, level, precision);
             model.encode(&mel).unwrap();
             let expected = model.last_encoded().to_vec();
             let audios = windows(&mut model, name);
             model.encode(&[mel.clone(), mel.clone()].concat()).unwrap();
-            assert!(model.last_encoded() == expected, "{name}");
+            assert!(model.last_encoded() == expected, "{name} {level}");
             let logits = alone(&mut model, audios[0], &tokens(1, 9), 9);
             for threads in [1, 3] {
-                let options = WhisperOptions { threads, ..options(Level::detect(), precision) };
+                let options = WhisperOptions { threads, ..options(level, precision) };
                 let mut other = WhisperModel::load(&open(name), options, &mut |_, _| {}).unwrap();
                 let audio = other.encode(&mel).unwrap()[0];
-                assert!(other.last_encoded() == expected, "{name} on {threads} threads");
-                assert!(alone(&mut other, audio, &tokens(1, 9), 9) == logits, "{name} on {threads} threads");
+                assert!(other.last_encoded() == expected, "{name} {level} on {threads} threads");
+                assert!(alone(&mut other, audio, &tokens(1, 9), 9) == logits, "{name} {level} on {threads} threads");
             }
         }
     }
@@ -124,7 +123,7 @@ fn a_window_does_not_depend_on_others_and_threads() {
 #[test]
 fn caches_are_copied_and_cut() {
     for precision in [Precision::Exact, Precision::default()] {
-        let mut model = tiny("whisper", Level::detect(), precision);
+        let mut model = tiny("whisper", fastest(), precision);
         let audio = windows(&mut model, "whisper")[0];
         let (first, second) = (tokens(1, 23), tokens(2, 9));
         let vocab = model.config().vocab_size;
@@ -160,7 +159,7 @@ fn caches_are_copied_and_cut() {
 
 #[test]
 fn places_are_bounded_and_used_again() {
-    let mut model = tiny("whisper", Level::detect(), Precision::default());
+    let mut model = tiny("whisper", fastest(), Precision::default());
     let mel = Golden::load("whisper").values("short.mel");
     let caches: Vec<u32> = (0..8).map(|_| model.new_cache().unwrap()).collect();
     let full = |what, limit| Err(WhisperError::Full { what, limit });
@@ -181,7 +180,7 @@ fn places_are_bounded_and_used_again() {
 
 #[test]
 fn mistakes_are_errors_before_anything_is_computed() {
-    let mut model = tiny("whisper", Level::detect(), Precision::default());
+    let mut model = tiny("whisper", fastest(), Precision::default());
     let audio = windows(&mut model, "whisper")[0];
     let (cache, other) = (model.new_cache().unwrap(), model.new_cache().unwrap());
     let good = WhisperRow { audio, cache, tokens: &[5, 6], wanted: &[1] };
@@ -225,7 +224,7 @@ fn mistakes_are_errors_before_anything_is_computed() {
 #[test]
 fn others_get_their_turns_between_layers() {
     let pool = ComputePool::new();
-    let options = WhisperOptions { pool: pool.clone(), ..options(Level::detect(), Precision::default()) };
+    let options = WhisperOptions { pool: pool.clone(), ..options(fastest(), Precision::default()) };
     let mut model = WhisperModel::load(&open("whisper_30s"), options, &mut |_, _| {}).unwrap();
     let mel = Golden::load("whisper_30s").values("short.mel");
     let (turns, done) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -254,7 +253,7 @@ fn others_get_their_turns_between_layers() {
 
 #[test]
 fn a_panic_is_an_error_and_the_model_stays_usable() {
-    let mut model = tiny("whisper", Level::detect(), Precision::default());
+    let mut model = tiny("whisper", fastest(), Precision::default());
     let audio = windows(&mut model, "whisper")[0];
     let expected = alone(&mut model, audio, &tokens(4, 5), 5);
     for _ in 0..20 {

@@ -4,7 +4,7 @@
 mod speech;
 
 use serde_json::Value;
-use speech::{clip_features, json, log_softmax, options, real_folder, teacher_forced};
+use speech::{asked_level, clip_features, json, log_softmax, options, real_folder, teacher_forced};
 use tsserve_models::cpu::{Level, Quantization};
 use tsserve_models::whisper::{Arithmetic, Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
 
@@ -80,7 +80,9 @@ fn fast_is_near() {
         (Quantization::Q4_0, None, 0.4),
     ];
     for (quantization, arithmetic, limit) in cases {
-        for level in Level::available().into_iter().rev().take(2) {
+        let levels =
+            asked_level().map_or_else(|| Level::available().into_iter().rev().take(2).collect(), |one| vec![one]);
+        for level in levels {
             let options = WhisperOptions { arithmetic, ..options(level, Precision::Fast(quantization)) };
             let mut model = WhisperModel::load(&checkpoint, options, &mut |_, _| {}).unwrap();
             let (mut sum, mut n, mut worst) = (0.0, 0, 0f64);

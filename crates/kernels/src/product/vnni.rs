@@ -1,11 +1,13 @@
 //! AVX-512 VNNI: one register is 16 rows x 4 inputs of a tile, and one `vpdpbusd` adds their products with 4 inputs of a
 //! row of activations, broadcast, to 16 sums.
 
+mod unpack;
 mod weights;
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+pub(super) use self::unpack::unpack_to_bf16;
 use self::weights::{Header, codes};
 use super::weights::{Weights, for_format};
 use crate::{BlockSums, Format, Matrix, Planes, QuantizedBlock, ROW_GROUP, TILE};

@@ -172,14 +172,18 @@ impl<'r> Forward<'_, 'r> {
     }
 
     pub(super) fn quantize_attended(&self, layer: &PackedLayer) {
-        if !layer.o.has_quantized() {
+        let n_rows = self.constants.layout.n_rows();
+        // The first row is of the one role, the last of the other, if there are both.
+        if ![0, n_rows - 1].into_iter().any(|row| layer.o.reads_rows(self.is_tiled(row))) {
             return;
         }
         let width = self.parts.widths.attended;
-        self.worker.share(self.constants.layout.n_rows(), |row| {
-            // SAFETY: written before the last join.
-            let values = unsafe { self.parts.attended.read(row * width..(row + 1) * width) };
-            self.quantize(&self.parts.attended_rows, row, values);
+        self.worker.share(n_rows, |row| {
+            if layer.o.reads_rows(self.is_tiled(row)) {
+                // SAFETY: written before the last join.
+                let values = unsafe { self.parts.attended.read(row * width..(row + 1) * width) };
+                self.quantize(&self.parts.attended_rows, row, values);
+            }
         });
     }
 }

@@ -1,8 +1,10 @@
 //! What a step writes to: sized at load, used again by every step.
 
 use tsserve_kernels::attention::{Partial, SPAN, Scratch as AttentionScratch};
-use tsserve_kernels::{MAX_BLOCK_ROWS, Planes, QuantizedRows, TILE};
+use tsserve_kernels::{Level, MAX_BLOCK_ROWS, Planes, QuantizedRows, TILE, TilePanel};
 
+use super::role_rows::{RoleRows, has_tiles};
+use super::tiled::{GATE_ROWS, PANEL_GROUPS};
 use super::weights::{PackedModel, padded};
 use crate::architecture::Architecture;
 
@@ -41,7 +43,7 @@ pub(super) struct Buffers {
     pub y: Vec<f32>,
     /// The MLP's inner values where its second matrix is of floats, `[rows][inner]`.
     pub inner: Vec<f32>,
-    /// Quantised inputs of the linear layers: of q, k and v, of o, of gate and up, and of down.
+    /// Inputs of the linear layers, quantised or rounded: of q, k and v, of o, of gate and up, and of down.
     pub qkv_rows: RoleRows,
     pub attended_rows: RoleRows,
     pub mlp_rows: RoleRows,
@@ -61,57 +63,23 @@ pub(super) struct Buffers {
     pub threads: Vec<ThreadScratch>,
 }
 
-/// Quantised rows of one width: those of answers, computed finely, and those of prompts.
-///
-/// Two planes bring a row near f32, and cost nothing where a step of few rows waits for memory. A prompt's rows are many
-/// and wait for the multiplier, so they take one plane, but for the inputs of q, k, v and of down: there a few channels
-/// are so large that one scale for 32 values leaves little of the others. With these two in two planes the real weights'
-/// log-probabilities are 1.5 to 3 times nearer to f32, for a third more time; with gate and up it would double.
-#[derive(Debug)]
-pub(super) struct RoleRows {
-    pub fine: QuantizedRows,
-    pub coarse: QuantizedRows,
-    prompts: Planes,
-}
-
-impl RoleRows {
-    fn new(max_rows: usize, width: usize, prompts: Planes) -> Self {
-        Self {
-            fine: QuantizedRows::with_capacity(max_rows, width, Planes::Two),
-            coarse: QuantizedRows::with_capacity(max_rows, width, prompts),
-            prompts,
-        }
-    }
-
-    /// How often a prompt's row is multiplied with each integer weight.
-    pub(super) fn prompt_products(&self) -> usize {
-        match self.prompts {
-            Planes::One => 1,
-            Planes::Two => 2,
-        }
-    }
-
-    /// Makes them rows of `width` values.
-    pub(super) fn reshape(&mut self, n_fine: usize, n_coarse: usize, width: usize) {
-        self.fine.reshape(n_fine, width, Planes::Two);
-        self.coarse.reshape(n_coarse, width, self.prompts);
-    }
-}
-
 /// What one thread writes to.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct ThreadScratch {
     /// A row of the widest buffer.
     pub row: Vec<f32>,
-    /// Gate and up, `[MAX_BLOCK_ROWS][GATE_TILES * TILE]` each.
+    /// Gate and up, `[rows of a block][GATE_TILES * TILE]` each.
     pub gate: Vec<f32>,
     pub up: Vec<f32>,
+    /// Weights unpacked for prompts' rows, of gate (or any other matrix) and of up; empty where these take no tiles.
+    pub panels: [TilePanel; 2],
     pub attention: AttentionScratch,
 }
 
 impl Buffers {
     pub(super) fn new(
+        level: Level,
         architecture: &Architecture,
         model: &PackedModel,
         max_rows: usize,
@@ -134,9 +102,12 @@ impl Buffers {
         let max_pieces = MIN_PIECES.max(max_context.div_ceil(SPAN) + 1);
         let widest = widths.hidden.max(widths.attended).max(widths.inner);
         let any_float = |linear: &dyn Fn(usize) -> bool| (0..architecture.layers.len()).any(linear);
-        let float_in = any_float(&|i| model.layers[i].qkv.has_float() || model.layers[i].gate_up.has_float());
-        let float_down = any_float(&|i| model.layers[i].down.has_float());
-        let block = GATE_TILES * TILE * MAX_BLOCK_ROWS;
+        let float_in =
+            any_float(&|i| model.layers[i].qkv.reads_floats(false) || model.layers[i].gate_up.reads_floats(false));
+        let float_down = any_float(&|i| model.layers[i].down.reads_floats(false));
+        let (block_rows, panel_groups) = if has_tiles(level) { (GATE_ROWS, PANEL_GROUPS) } else { (MAX_BLOCK_ROWS, 0) };
+        let block = GATE_TILES * TILE * block_rows;
+        let role_rows = |width, prompts| RoleRows::new(level, max_rows, width, prompts);
         Self {
             widths,
             x: vec![0.0; max_rows * widths.hidden],
@@ -145,10 +116,10 @@ impl Buffers {
             attended: vec![0.0; max_rows * widths.attended],
             y: vec![0.0; max_rows * widths.hidden],
             inner: vec![0.0; if float_down { max_rows * widths.inner } else { 0 }],
-            qkv_rows: RoleRows::new(max_rows, widths.hidden, Planes::Two),
-            attended_rows: RoleRows::new(max_rows, widths.attended, Planes::One),
-            mlp_rows: RoleRows::new(max_rows, widths.hidden, Planes::One),
-            inner_rows: RoleRows::new(max_rows, widths.inner, Planes::Two),
+            qkv_rows: role_rows(widths.hidden, Planes::Two),
+            attended_rows: role_rows(widths.attended, Planes::One),
+            mlp_rows: role_rows(widths.hidden, Planes::One),
+            inner_rows: role_rows(widths.inner, Planes::Two),
             ropes: architecture
                 .ropes
                 .iter()
@@ -168,6 +139,7 @@ impl Buffers {
                     row: vec![0.0; widest],
                     gate: vec![0.0; block],
                     up: vec![0.0; block],
+                    panels: [widest, widths.hidden].map(|width| TilePanel::with_capacity(panel_groups, width)),
                     attention: AttentionScratch::new(max_group, widths.max_head_dim),
                 })
                 .collect(),

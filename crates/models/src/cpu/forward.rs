@@ -6,13 +6,11 @@
 use tsserve_engine::StepPlan;
 use tsserve_kernels::attention::{KvPages, Partial};
 use tsserve_kernels::elementwise::{self, Activation as KernelActivation};
-use tsserve_kernels::{
-    Level, MAX_BLOCK_ROWS, Matrix, ROW_GROUP, RowsWriter, TILE, Worker, multiply, multiply_f32, quantize_tile_range,
-    quantize_tiles,
-};
+use tsserve_kernels::{Level, MAX_BLOCK_ROWS, Matrix, ROW_GROUP, TILE, Worker, multiply, multiply_f32};
 
-use super::buffers::{Buffers, GATE_TILES, RoleRows, ThreadScratch, Widths};
+use super::buffers::{Buffers, GATE_TILES, ThreadScratch, Widths};
 use super::layout::Layout;
+use super::role_rows::{RoleWriters, has_tiles};
 use super::shared::Shared;
 use super::weights::{Linear, PackedLayer, PackedModel};
 use crate::architecture::{Activation, Architecture};
@@ -63,27 +61,6 @@ pub(super) struct Parts<'r> {
 /// Rope tables that an architecture may have.
 pub(super) const MAX_ROPES: usize = 4;
 
-/// Quantised rows of one width being filled and read.
-pub(super) struct RoleWriters<'r> {
-    fine: RowsWriter<'r>,
-    coarse: RowsWriter<'r>,
-}
-
-impl<'r> RoleWriters<'r> {
-    fn new(rows: &'r mut RoleRows, layout: &Layout, width: usize) -> Self {
-        rows.reshape(layout.n_decode, layout.n_rows() - layout.n_decode, width);
-        Self { fine: rows.fine.writer(), coarse: rows.coarse.writer() }
-    }
-
-    /// The rows that hold row `row` of the step, and its number there.
-    fn of_row(&self, row: usize) -> (&RowsWriter<'r>, usize) {
-        match row.checked_sub(self.fine.n_rows()) {
-            None => (&self.fine, row),
-            Some(row) => (&self.coarse, row),
-        }
-    }
-}
-
 impl<'r> Parts<'r> {
     pub(super) fn new(buffers: &'r mut Buffers, layout: &Layout) -> Self {
         let widths = buffers.widths;
@@ -96,10 +73,10 @@ impl<'r> Parts<'r> {
             attended: Shared::new(&mut buffers.attended),
             y: Shared::new(&mut buffers.y),
             inner: Shared::new(&mut buffers.inner),
-            qkv_rows: RoleWriters::new(&mut buffers.qkv_rows, layout, widths.hidden),
-            mlp_rows: RoleWriters::new(&mut buffers.mlp_rows, layout, widths.hidden),
-            attended_rows: RoleWriters::new(&mut buffers.attended_rows, layout, widths.attended),
-            inner_rows: RoleWriters::new(&mut buffers.inner_rows, layout, widths.inner),
+            qkv_rows: buffers.qkv_rows.writers(layout, widths.hidden),
+            mlp_rows: buffers.mlp_rows.writers(layout, widths.hidden),
+            attended_rows: buffers.attended_rows.writers(layout, widths.attended),
+            inner_rows: buffers.inner_rows.writers(layout, widths.inner),
             ropes: std::array::from_fn(|_| tables.next().map(|(cos, sin)| (Shared::new(cos), Shared::new(sin)))),
             partials: Shared::new(&mut buffers.partials),
             partial_values: Shared::new(&mut buffers.partial_values),
@@ -110,7 +87,7 @@ impl<'r> Parts<'r> {
 }
 
 /// Where a linear layer's input rows are, quantised and not.
-struct Input<'a, 'r> {
+pub(super) struct Input<'a, 'r> {
     rows: &'a RoleWriters<'r>,
     /// `[rows][stride]`
     float: &'a Shared<'r, f32>,
@@ -229,7 +206,8 @@ impl<'r> Forward<'_, 'r> {
         let first = row * width;
         // SAFETY: this row's alone.
         let x = unsafe { self.parts.x.read(first..first + len) };
-        let normed = if next.has_float() {
+        let tiled = self.is_tiled(row);
+        let normed = if next.reads_floats(tiled) {
             // SAFETY: this row's alone.
             unsafe { self.parts.float.part(first..first + width) }
         } else {
@@ -237,15 +215,20 @@ impl<'r> Forward<'_, 'r> {
         };
         elementwise::rms_norm(level, x, weight, architecture.norm_eps, &mut normed[..len]);
         normed[len..].fill(0.0);
-        if next.has_quantized() {
+        if next.reads_rows(tiled) {
             self.quantize(rows, row, normed);
         }
     }
 
+    /// Is the row multiplied in tiles of bf16 by all matrices that have them?
+    pub(super) fn is_tiled(&self, row: usize) -> bool {
+        has_tiles(self.constants.level) && row >= self.constants.layout.n_decode
+    }
+
+    /// A whole row as matrices read it: quantised or rounded.
     pub(super) fn quantize(&self, rows: &RoleWriters<'r>, row: usize, values: &[f32]) {
-        let (rows, row) = rows.of_row(row);
         // SAFETY: this row's alone.
-        unsafe { quantize_tile_range(self.constants.level, values, row, rows, 0..rows.n_tiles()) };
+        unsafe { rows.write(self.constants.level, row, 0, values) };
     }
 
     /// `out[row] = linear(input[row])` for all rows, without biases.
@@ -253,7 +236,9 @@ impl<'r> Forward<'_, 'r> {
         let per_chunk = |matrix: &Matrix| {
             let group_bytes = matrix.bytes() / matrix.n_groups().max(1);
             let by_threads = matrix.n_groups().div_ceil(self.worker.n_active() * CHUNKS_PER_THREAD);
-            (CHUNK_BYTES / group_bytes.max(1)).clamp(1, by_threads.max(1))
+            let groups = (CHUNK_BYTES / group_bytes.max(1)).clamp(1, by_threads.max(1));
+            // Tiles are multiplied two groups at a time.
+            if has_tiles(self.constants.level) { groups.next_multiple_of(2) } else { groups }
         };
         let n_chunks = |matrix: &Matrix| matrix.n_groups().div_ceil(per_chunk(matrix));
         let total = linear.parts.iter().map(|part| n_chunks(&part.matrix)).sum();
@@ -281,14 +266,22 @@ impl<'r> Forward<'_, 'r> {
         out: &dyn Fn(usize) -> *mut f32,
         stride: usize,
     ) {
-        let n_rows = self.constants.layout.n_rows();
-        for (first, len) in row_blocks(self.constants.layout.n_decode, n_rows) {
+        for (first, len) in self.row_blocks() {
             self.multiply_block(matrix, groups.clone(), input, (first, len), out(first), stride);
+        }
+        if let Some(rows) = input.rows.tiles() {
+            self.multiply_tiled(matrix, groups, input, rows, out, stride);
         }
     }
 
+    /// The blocks of all rows but those that are multiplied in tiles.
+    fn row_blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let layout = self.constants.layout;
+        row_blocks(layout.n_decode, if has_tiles(self.constants.level) { layout.n_decode } else { layout.n_rows() })
+    }
+
     /// Rows `first..first + len`, which lie in one block, times some row groups of a matrix.
-    fn multiply_block(
+    pub(super) fn multiply_block(
         &self,
         matrix: &Matrix,
         groups: std::ops::Range<usize>,
@@ -299,8 +292,7 @@ impl<'r> Forward<'_, 'r> {
     ) {
         let level = self.constants.level;
         let prefetch = if self.constants.layout.n_rows() <= MAX_BLOCK_ROWS { self.constants.prefetch } else { 0 };
-        if matrix.format().is_quantized() {
-            let (rows, row) = input.rows.of_row(first);
+        if let Some((rows, row)) = input.rows.quantized(first).filter(|_| matrix.format().is_quantized()) {
             // SAFETY: the rows were filled before the last join. The output columns are this chunk's alone.
             unsafe {
                 let block = rows.block(row / MAX_BLOCK_ROWS);
@@ -319,22 +311,15 @@ impl<'r> Forward<'_, 'r> {
     /// `inner = activation(gate) * up`, quantised where it is computed.
     fn gate_up(&self, layer: &PackedLayer) {
         let [gate, up] = &layer.gate_up.parts[..] else { return };
-        let layout = self.constants.layout;
-        let (level, input) = (self.constants.level, self.normed(&self.parts.mlp_rows));
+        let input = self.normed(&self.parts.mlp_rows);
         let width = GATE_TILES * TILE;
         let groups_per_chunk = width / ROW_GROUP;
-        let activation = match layer.shape.mlp.activation {
-            Activation::Silu => KernelActivation::Silu,
-            Activation::GeluTanh => KernelActivation::GeluTanh,
-            Activation::Gelu => KernelActivation::Gelu,
-        };
-        let inner_size = layer.shape.mlp.intermediate_size;
         self.worker.share(gate.matrix.n_groups().div_ceil(groups_per_chunk), |chunk| {
             let first_group = chunk * groups_per_chunk;
             let groups = first_group..(first_group + groups_per_chunk).min(gate.matrix.n_groups());
             let column = chunk * width;
             let ThreadScratch { gate: gates, up: ups, .. } = self.scratch();
-            for block in row_blocks(layout.n_decode, layout.n_rows()) {
+            for block in self.row_blocks() {
                 for (part, values) in [(gate, &mut *gates), (up, &mut *ups)] {
                     if groups.len() < groups_per_chunk {
                         // The last chunk's missing columns are zeros of the padded row.
@@ -344,35 +329,53 @@ impl<'r> Forward<'_, 'r> {
                     let out = values.as_mut_ptr().wrapping_sub(column);
                     self.multiply_block(&part.matrix, groups.clone(), &input, block, out, width);
                 }
-                for r in 0..block.1 {
-                    let row = block.0 + r;
-                    let (gates, ups) = (&mut gates[r * width..][..width], &mut ups[r * width..][..width]);
-                    for (part, values) in [(gate, &mut *gates), (up, &mut *ups)] {
-                        if let Some(bias) = &part.bias {
-                            let n = width.min(inner_size - column);
-                            elementwise::add(level, &mut values[..n], &bias[column..column + n]);
-                        }
-                    }
-                    elementwise::gated_in_place(level, activation, gates, ups);
-                    self.store_inner(layer, row, column, gates);
-                }
+                self.store_gated(layer, block, column, gates, ups);
+            }
+            if let Some(rows) = input.rows.tiles() {
+                self.gate_up_tiled(layer, groups, column, &input, rows);
             }
         });
+    }
+
+    /// Activates gate and up, `[rows][GATE_TILES * TILE]` from column `column` on, of a block of rows.
+    pub(super) fn store_gated(
+        &self,
+        layer: &PackedLayer,
+        (first, len): (usize, usize),
+        column: usize,
+        gates: &mut [f32],
+        ups: &mut [f32],
+    ) {
+        let [gate, up] = &layer.gate_up.parts[..] else { return };
+        let (level, inner_size) = (self.constants.level, layer.shape.mlp.intermediate_size);
+        let activation = match layer.shape.mlp.activation {
+            Activation::Silu => KernelActivation::Silu,
+            Activation::GeluTanh => KernelActivation::GeluTanh,
+            Activation::Gelu => KernelActivation::Gelu,
+        };
+        let width = GATE_TILES * TILE;
+        let rows = gates.chunks_exact_mut(width).zip(ups.chunks_exact_mut(width));
+        for (row, (gates, ups)) in (first..first + len).zip(rows) {
+            for (part, values) in [(gate, &mut *gates), (up, &mut *ups)] {
+                if let Some(bias) = &part.bias {
+                    let n = width.min(inner_size - column);
+                    elementwise::add(level, &mut values[..n], &bias[column..column + n]);
+                }
+            }
+            elementwise::gated_in_place(level, activation, gates, ups);
+            self.store_inner(layer, row, column, gates);
+        }
     }
 
     /// Columns from `column` on of a row of the MLP's inner values.
     fn store_inner(&self, layer: &PackedLayer, row: usize, column: usize, values: &[f32]) {
         let width = self.parts.widths.inner;
         let n = values.len().min(width - column);
-        if layer.down.has_quantized() {
-            let (rows, row) = self.parts.inner_rows.of_row(row);
+        if layer.down.reads_rows(self.is_tiled(row)) {
             // SAFETY: these tiles are this chunk's alone.
-            unsafe {
-                let first = column / TILE;
-                quantize_tiles(self.constants.level, &values[..n], row, rows, first);
-            }
+            unsafe { self.parts.inner_rows.write(self.constants.level, row, column, &values[..n]) };
         }
-        if layer.down.has_float() {
+        if layer.down.reads_floats(self.is_tiled(row)) {
             // SAFETY: these columns are this chunk's alone.
             unsafe { self.parts.inner.part(row * width + column..row * width + column + n) }
                 .copy_from_slice(&values[..n]);
@@ -381,7 +384,7 @@ impl<'r> Forward<'_, 'r> {
 }
 
 /// Blocks of rows that kernels take at once, `(first, length)`: none holds rows of both kinds.
-fn row_blocks(n_fine: usize, n_rows: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn row_blocks(n_fine: usize, n_rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let blocks = |from: usize, to: usize| {
         (from..to).step_by(MAX_BLOCK_ROWS).map(move |first| (first, MAX_BLOCK_ROWS.min(to - first)))
     };

@@ -11,8 +11,10 @@ mod head;
 mod layout;
 mod measure;
 mod quantization;
+mod role_rows;
 mod runner;
 pub(crate) mod shared;
+mod tiled;
 mod weights;
 
 pub use tsserve_kernels::Level;

@@ -13,6 +13,7 @@ use super::forward::{Constants, Forward, MAX_ROPES, Parts};
 use super::head::Head;
 use super::layout::Layout;
 use super::quantization::Quantization;
+use super::role_rows::has_tiles;
 use super::weights::{PackedLayer, PackedModel, format_of, pack};
 use crate::architecture::Architecture;
 use crate::candle::rope::RopeFrequencies;
@@ -127,8 +128,14 @@ impl CpuRunner {
         let group_of = |index| layout.iter().position(|group| group.layers.contains(&index)).unwrap_or(0);
         let groups: Vec<usize> = (0..architecture.layers.len()).map(group_of).collect();
         let caches = kv_caches(&architecture, &layout, &groups, &options.kv_blocks);
-        let buffers =
-            Buffers::new(&architecture, &model, options.max_batch_tokens, options.max_context, team.n_threads());
+        let buffers = Buffers::new(
+            options.level,
+            &architecture,
+            &model,
+            options.max_batch_tokens,
+            options.max_context,
+            team.n_threads(),
+        );
         let kinds: Vec<CacheKind> = layout.iter().map(|group| group.kind).collect();
         let mut runner = Self {
             spec: RunnerSpec {
@@ -170,7 +177,7 @@ impl CpuRunner {
     }
 
     /// 8-bit multiplications and additions of one token of a prompt, each counted as one; the head, which most of a
-    /// prompt's tokens do not go through, is left out. 0 where no weights are integers.
+    /// prompt's tokens do not go through, is left out. 0 where no weights are integers, or prompts are computed in bf16.
     pub fn operations_per_prompt_token(&self) -> usize {
         let Buffers { qkv_rows, attended_rows, mlp_rows, inner_rows, .. } = &self.buffers;
         let layer = |layer: &PackedLayer| {
@@ -257,7 +264,7 @@ impl ModelRunner for CpuRunner {
     }
 
     fn roles_differ(&self) -> bool {
-        self.model.has_quantized()
+        self.model.roles_differ(has_tiles(self.level))
     }
 
     fn run(&mut self, plan: &StepPlan) -> Result<StepResults, RunnerError> {

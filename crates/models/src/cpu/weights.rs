@@ -60,12 +60,14 @@ impl Linear {
         self.parts.last().map_or(0, |part| part.offset + padded(part.matrix.n_rows(), ROW_GROUP))
     }
 
-    pub(super) fn has_quantized(&self) -> bool {
-        self.parts.iter().any(|part| part.matrix.format().is_quantized())
+    /// Does any part read a row's floats? `tiled`: the row is multiplied in tiles by all matrices that have them.
+    pub(super) fn reads_floats(&self, tiled: bool) -> bool {
+        !self.parts.iter().all(|part| reads_rows(part.matrix.format(), tiled))
     }
 
-    pub(super) fn has_float(&self) -> bool {
-        self.parts.iter().any(|part| !part.matrix.format().is_quantized())
+    /// Does any part read it quantised, or rounded, where it is `tiled`?
+    pub(super) fn reads_rows(&self, tiled: bool) -> bool {
+        self.parts.iter().any(|part| reads_rows(part.matrix.format(), tiled))
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -79,16 +81,21 @@ impl Linear {
     }
 }
 
+/// Is a matrix multiplied with quantised rows, or with rounded ones, where they are `tiled`? The others take floats.
+fn reads_rows(format: Format, tiled: bool) -> bool {
+    if tiled { format.has_tiles() } else { format.is_quantized() }
+}
+
 impl PackedModel {
     pub(super) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Is any layer's matrix quantised?
-    pub(super) fn has_quantized(&self) -> bool {
-        let quantized =
-            |l: &PackedLayer| [&l.qkv, &l.o, &l.gate_up, &l.down].iter().any(|linear| linear.has_quantized());
-        self.layers.iter().any(quantized)
+    /// Does any layer read its rows quantised or, where prompts' rows are `tiled`, rounded? Then prompts' rows and
+    /// answers' have other bits.
+    pub(super) fn roles_differ(&self, tiled: bool) -> bool {
+        let differ = |l: &PackedLayer| [&l.qkv, &l.o, &l.gate_up, &l.down].iter().any(|l| l.reads_rows(tiled));
+        self.layers.iter().any(differ)
     }
 
     /// Bytes of all matrices.

@@ -89,7 +89,7 @@ fn measure(level: Level, stored: Format) -> Result<Choice, PackError> {
     let matrices = [floats(stored)?, integers, floats(Format::BF16)?];
     let linears = matrices.map(|matrix| Linear { matrix, bias: vec![0.0; WIDTH] });
     let products = Products { level, dots };
-    let (mut out, mut scratch) = (vec![0.0; ROWS * WIDTH], RowScratch::new(ROWS * WIDTH, ROWS, WIDTH));
+    let (mut out, mut scratch) = (vec![0.0; ROWS * WIDTH], RowScratch::new(level, ROWS * WIDTH, ROWS, WIDTH));
     let [floats, integers, bf16] = times(|i| {
         // SAFETY: `out` holds the rows.
         unsafe { products.multiply(&linears[i], &x, WIDTH, ROWS, out.as_mut_ptr(), WIDTH, &mut scratch) };

@@ -7,7 +7,7 @@
 use tsserve_engine::ComputePool;
 use tsserve_kernels::attention::{PanelScratch, Panels, Queries, attend_panels};
 use tsserve_kernels::elementwise::{self, Activation};
-use tsserve_kernels::{AlignedBytes, Format, Team, Worker};
+use tsserve_kernels::{AlignedBytes, Format, Level, Team, Worker};
 
 use super::config::WhisperConfig;
 use super::rows::{Products, RowScratch, norm_row};
@@ -56,12 +56,13 @@ struct ThreadScratch {
 }
 
 impl EncoderBuffers {
-    pub(super) fn new(config: &WhisperConfig, panels: Panels, threads: usize) -> Self {
+    pub(super) fn new(config: &WhisperConfig, level: Level, panels: Panels, threads: usize) -> Self {
         let WhisperConfig { n_mels, width, audio_context, encoder_heads, encoder_inner, .. } = *config;
         let frames = config.window_frames();
         let wide = (3 * width + PAD).max(encoder_inner);
         let states = || vec![0.0; audio_context * width];
-        let conv_input = (2 * CHUNK + 1) * width.max(n_mels);
+        // The second convolution reads three positions, of which two are those of the next row.
+        let (widest, conv_input) = (wide.max(3 * width), (2 * CHUNK + 1) * width.max(n_mels));
         Self {
             panels,
             mel: vec![0.0; (frames + 2) * n_mels],
@@ -74,7 +75,7 @@ impl EncoderBuffers {
                 .map(|_| ThreadScratch {
                     normed: vec![0.0; CHUNK * width],
                     wide: vec![0.0; CHUNK * wide],
-                    rows: RowScratch::new((CHUNK * wide).max(conv_input), CHUNK, wide),
+                    rows: RowScratch::new(level, (CHUNK * wide).max(conv_input), CHUNK, widest),
                     attention: PanelScratch::new(audio_context, width / encoder_heads),
                 })
                 .collect(),

@@ -124,7 +124,7 @@ impl WhisperModel {
             prefetch: 0,
             windows: Places::new("window", heads * cross.bytes(), options.max_windows),
             caches: Places::new("cache", heads * cached.bytes(), options.max_caches + 1),
-            encoder_buffers: EncoderBuffers::new(&config, attended, n_threads),
+            encoder_buffers: EncoderBuffers::new(&config, products.level, attended, n_threads),
             decoder_buffers: DecoderBuffers::new(&config, n_threads),
             step: Step::default(),
             config,

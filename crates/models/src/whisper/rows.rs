@@ -2,8 +2,8 @@
 
 use tsserve_kernels::elementwise;
 use tsserve_kernels::{
-    Format, Level, MAX_BLOCK_ROWS, Matrix, Planes, QuantizedRows, Start, multiply, multiply_bf16_rows,
-    multiply_f32_rows, quantize_tiles, round_to_bf16,
+    Format, Level, MAX_BLOCK_ROWS, Matrix, Planes, QuantizedRows, ROW_GROUP, Start, TileRows, TileWeights, multiply,
+    multiply_bf16_rows, multiply_f32_rows, multiply_tiles, quantize_tiles, round_to_bf16,
 };
 
 use super::weights::{Linear, Norm};
@@ -27,13 +27,18 @@ pub(super) struct Products {
 #[derive(Debug)]
 pub(super) struct RowScratch {
     half: Vec<u16>,
+    tiles: TileRows,
     quantized: QuantizedRows,
 }
 
 impl RowScratch {
-    /// For products whose rows, where they lie, are `values` values in all, and `rows` rows of `width` at most.
-    pub(super) fn new(values: usize, rows: usize, width: usize) -> Self {
-        Self { half: vec![0; values], quantized: QuantizedRows::with_capacity(rows, width, Planes::One) }
+    /// For products at `level` whose rows, where they lie, are `values` values in all, and `rows` rows of `width` at most.
+    pub(super) fn new(level: Level, values: usize, rows: usize, width: usize) -> Self {
+        Self {
+            half: vec![0; values],
+            tiles: TileRows::with_capacity(if level == Level::Amx { rows } else { 0 }, width),
+            quantized: QuantizedRows::with_capacity(rows, width, Planes::One),
+        }
     }
 }
 
@@ -67,6 +72,15 @@ impl Products {
                     let out = std::slice::from_raw_parts_mut(out.add(row * stride), bias.len());
                     elementwise::add(self.level, out, bias);
                 }
+            } else if self.dots
+                && self.level == Level::Amx
+                && matrix.format() == Format::BF16
+                // Of a last group all 16 outputs would be written.
+                && matrix.n_rows().is_multiple_of(ROW_GROUP)
+            {
+                scratch.tiles.round(self.level, x, x_stride, n_rows, matrix.n_cols());
+                let weights = TileWeights::stored(matrix, groups);
+                multiply_tiles(self.level, &weights, &scratch.tiles.blocks(), Some(bias), out, stride);
             } else if self.dots && matrix.format() == Format::BF16 {
                 let x = &x[..(n_rows - 1) * x_stride + matrix.n_cols()];
                 let half = &mut scratch.half[..x.len()];

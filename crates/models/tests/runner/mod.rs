@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+#[path = "../levels/mod.rs"]
+mod levels;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +20,9 @@ use tsserve_models::candle::{CandleRunner, Dtype, RunnerDevice, RunnerOptions, k
 use tsserve_models::checkpoint::Checkpoint;
 use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level, Quantization};
 use tsserve_models::weights::ModelFiles;
+
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use levels::{asked_level, fastest, levels, unlike_levels};
 
 pub const TINY: [&str; 5] = ["llama", "llama_smollm2", "qwen2", "qwen3", "gemma3_text"];
 

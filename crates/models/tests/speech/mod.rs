@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 pub mod ggml;
+#[path = "../levels/mod.rs"]
+mod levels;
 pub mod mel;
 
 use std::collections::HashMap;
@@ -12,6 +14,9 @@ use candle_core::{DType, Device, Tensor};
 use tsserve_engine::ComputePool;
 use tsserve_models::cpu::Level;
 use tsserve_models::whisper::{Precision, WhisperCheckpoint, WhisperModel, WhisperOptions, WhisperRow};
+
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use levels::{asked_level, fastest, levels, unlike_levels};
 
 pub const TINY: [&str; 3] = ["whisper", "whisper_en", "whisper_30s"];
 

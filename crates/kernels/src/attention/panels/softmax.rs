@@ -22,7 +22,7 @@ leveled! {
 /// As of [`weigh`], for `weights` too.
 pub(super) unsafe fn weigh_bf16(level: Level, scores: *mut f32, n: usize, weights: *mut u16) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Vnni && crate::has_bf16_dots() {
+    if matches!(level, Level::Vnni | Level::Amx) && crate::has_bf16_dots() {
         // SAFETY: the machine has the instructions; the rest is the caller's promise.
         return unsafe { x86::weigh(scores, n, weights) };
     }

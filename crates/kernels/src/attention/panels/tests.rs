@@ -104,9 +104,13 @@ fn dots_of_bf16_are_near_f64() {
         let (k, v) = (random.normals(seen * d), random.normals(seen * d));
         let q: Vec<f32> = random.normals(n * d).iter().map(|q| q * 0.2).collect();
         let panels = Panels::new(Format::BF16, d, seen);
-        let memory = filled(Level::detect(), &panels, &[seen], &k, &v, d);
+        let memory = filled(Level::Vnni, &panels, &[seen], &k, &v, d);
         let queries = Queries { q: &q, stride: d, n, seen, causal: false, dots: true };
-        let found = attend(Level::detect(), &panels, &memory, queries);
+        let found = attend(Level::Vnni, &panels, &memory, queries);
+        match crate::amx_emulation::install() {
+            Ok(()) => assert_eq!(bits(&attend(Level::Amx, &panels, &memory, queries)), bits(&found)),
+            Err(why) => println!("the level of AMX is left out: {why}"),
+        }
         let (k, v, q) = (rounded(Format::BF16, &k), rounded(Format::BF16, &v), rounded(Format::BF16, &q));
         let (mut error, mut norm) = (0.0, 0.0);
         for (row, q) in found.chunks(d).zip(q.chunks(d)) {
