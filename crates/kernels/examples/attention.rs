@@ -7,7 +7,7 @@
 
 use std::hint::black_box;
 
-use tsserve_kernels::attention::{Context, KvPages, PAGE, Partial, SPAN, Scratch, attend_rows, attend_spans, merge};
+use tsserve_kernels::attention::{CacheType, Context, KvPages, PAGE, Partial, SPAN, Scratch, attend_rows, attend_spans, merge};
 use tsserve_kernels::{AlignedBytes, Level};
 
 /// Query heads per key-value head, key-value heads, width: SmolLM2-135M, Qwen2.5-0.5B, Gemma-3-270M, Qwen3-0.6B.
@@ -40,7 +40,7 @@ fn main() {
 
 fn decode(level: Level, (group, n_kv, head_dim): (usize, usize, usize), context: usize, set: usize) {
     let blocks = context / PAGE;
-    let sequences = (set / (blocks * KvPages::bytes_per_block(n_kv, head_dim))).max(1);
+    let sequences = (set / (blocks * CacheType::F16.bytes_per_block(n_kv, head_dim))).max(1);
     let (pages, order) = filled(level, n_kv, head_dim, sequences * blocks);
     let q = numbers(n_kv * group * head_dim, 1.0 / (head_dim as f32).sqrt());
     let n_spans = context.div_ceil(SPAN);
@@ -48,7 +48,7 @@ fn decode(level: Level, (group, n_kv, head_dim): (usize, usize, usize), context:
     let mut partials = vec![Partial::NONE; n_spans * group];
     let mut outs = vec![0.0; n_spans * group * head_dim];
     let mut out = vec![0.0; head_dim];
-    let once = sequences * blocks * KvPages::bytes_per_block(n_kv, head_dim);
+    let once = sequences * blocks * CacheType::F16.bytes_per_block(n_kv, head_dim);
     // A small cache again and again, so that there is something to measure.
     let passes = (SET << 10).div_ceil(2 * once);
     let bytes = once * passes;
@@ -162,7 +162,7 @@ fn now() -> f64 {
 
 /// A cache of random numbers, and its blocks in no order.
 fn filled(level: Level, n_kv: usize, head_dim: usize, n_blocks: usize) -> (KvPages, Vec<u32>) {
-    let pages = KvPages::new(n_blocks, n_kv, head_dim);
+    let pages = KvPages::new(CacheType::F16, n_blocks, n_kv, head_dim);
     let some = numbers(4096 + head_dim, 1.0);
     for block in 0..n_blocks {
         for head in 0..n_kv {
