@@ -7,6 +7,7 @@ use crate::attention::avx2::{
     LANES, PER_PAGE, V, add, finish, fma, fold, if_less, largest, load, load_half, max, max_page, mul, read, splat,
     store, sum_page, weights, write_lanes,
 };
+use crate::lanes::Avx2 as Level;
 
 const TILE_ROWS: usize = 6;
 const CODES: Codes = Codes::Words;

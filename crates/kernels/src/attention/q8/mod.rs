@@ -1,6 +1,6 @@
 //! The cache in 8-bit integers, and attention over it in exact integer sums.
 //!
-//! **A key** is cut in blocks of [`BLOCK`] dimensions, the last maybe shorter. Each is turned by [`numbers::rotate`] and
+//! **A key** is cut in blocks of [`BLOCK`] dimensions, the last maybe shorter. Each is turned by `numbers::rotate` and
 //! then rounded to integers from -127 to 127 times a scale in f16. Keys have a few channels far larger than the others,
 //! always the same; turned, they share their size with their neighbours, and the scale leaves something of all. Queries
 //! are turned likewise, so scores stay what they were. **A value** is rounded as it is, with one scale. All of it is a
@@ -90,7 +90,7 @@ pub(super) fn kernels(level: Level) -> &'static Kernels {
         #[cfg(target_arch = "x86_64")]
         Level::Vnni | Level::Amx => &avx512::KERNELS,
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => &neon::KERNELS,
+        level if level != Level::Scalar => &neon::KERNELS,
         _ => &scalar::KERNELS,
     }
 }

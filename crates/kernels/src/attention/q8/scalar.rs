@@ -1,16 +1,20 @@
 //! Attention over 8-bit integers in portable code: what all other levels compute, to the bit.
 
-use super::numbers::{self, Codes, Query, wide, wide_scale};
+use super::numbers::{self, Codes, Query, wide_scale};
 use super::{BLOCK, GROUP, KEY_OFFSET, key_bytes, key_scales, value_scales};
 use crate::attention::kernels::{Kernels, Tile};
+use crate::attention::math::ROUND;
 use crate::attention::pages::from_half;
 use crate::attention::scalar::{finish, fold, weights};
 use crate::attention::{PAGE, Partial, SPAN};
+use crate::lanes::Scalar;
 
-pub(super) static KERNELS: Kernels = Kernels { tile_rows: 4, pack, tile, fold, finish, write: numbers::write };
+pub(super) static KERNELS: Kernels =
+    Kernels { tile_rows: 4, pack, tile, fold, finish, write: numbers::write::<Scalar> };
 
 unsafe fn pack(rows: &[&[f32]], head_dim: usize, tile: &mut [f32]) {
-    numbers::pack(rows, head_dim, KERNELS.tile_rows, Codes::Planes, tile);
+    // SAFETY: portable code.
+    unsafe { numbers::pack::<Scalar>(rows, head_dim, KERNELS.tile_rows, Codes::Planes, tile) };
 }
 
 unsafe fn tile(tile: Tile<'_>) {
@@ -43,12 +47,18 @@ unsafe fn tile(tile: Tile<'_>) {
             let product = |(j, &w): (usize, &f32)| {
                 let at = key_bytes(head_dim) + (j % PAGE / GROUP * head_dim + d) * GROUP + j % GROUP;
                 // SAFETY: as above, of the values.
-                wide(w, inverse).wrapping_mul(i32::from(unsafe { tile.pages[j / PAGE].cast::<i8>().add(at).read() }))
+                nearest(w * inverse)
+                    .wrapping_mul(i32::from(unsafe { tile.pages[j / PAGE].cast::<i8>().add(at).read() }))
             };
             let products = scores.iter().enumerate().take(to).skip(from).map(product);
             *out = products.fold(0, i32::wrapping_add) as f32 * scale;
         }
     }
+}
+
+/// The nearest integer of a small number, ties to even: the sum's low bits.
+fn nearest(x: f32) -> i32 {
+    (x + ROUND).to_bits().cast_signed() - ROUND.to_bits().cast_signed()
 }
 
 /// The score of query `r` of a tile and position `offset` of a page.

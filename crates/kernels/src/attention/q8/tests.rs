@@ -14,7 +14,7 @@ pub(in crate::attention) fn position(pages: &KvPages, block: u32, head: usize, o
         let code = i32::from(page[(d / 4 * 16 + offset) * 4 + d % 4]) - 128;
         key.push(code as f32 * scale(16 * head_dim + (d / 32 * 16 + offset) * 2));
     }
-    key.chunks_mut(32).for_each(numbers::rotate_back);
+    numbers::turn(&mut key, true);
     let values = key_bytes(head_dim);
     let value = |d: usize| {
         let code = page[values + (offset / 4 * head_dim + d) * 4 + offset % 4].cast_signed();
@@ -53,7 +53,7 @@ fn a_position_is_kept_within_half_a_step() {
                 let norm = |x: &[f32]| x.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
                 let errors: Vec<f32> = block.iter().zip(kept).map(|(x, kept)| x - kept).collect();
                 let mut turned = block.to_vec();
-                numbers::rotate(&mut turned);
+                numbers::turn(&mut turned, false);
                 let n = block.len() as f64;
                 let parts = if block.len() == 24 { 8.0 } else { n };
                 assert!(
@@ -70,10 +70,10 @@ fn turning_spreads_one_channel_and_back_is_back() {
     for n in [8, 16, 24, 32] {
         let mut block = vec![0.0; n];
         block[1] = 3.0;
-        numbers::rotate(&mut block);
+        numbers::turn(&mut block, false);
         let part = if n == 24 { 16 } else { n };
         assert!(block[..part].iter().all(|x| x.abs() == 3.0), "{block:?}");
-        numbers::rotate_back(&mut block);
+        numbers::turn(&mut block, true);
         assert!(block.iter().enumerate().all(|(i, &x)| x == if i == 1 { 3.0 } else { 0.0 }), "{block:?}");
     }
 }

@@ -37,7 +37,7 @@ macro_rules! choose {
 }
 
 /// Makes `KERNELS` from, in the module that calls it, which imports the operations on f32 of `attention`:
-/// - `TILE_ROWS`, at least 4; `CODES`, how queries are laid out;
+/// - `Level`, the lanes of `crate::lanes`; `TILE_ROWS`, at least 4; `CODES`, how queries are laid out;
 /// - `I`, a register of `LANES` i32; `none()`; `Bytes`, 4 `LANES` bytes of keys or values, ready to be multiplied; `Pair`,
 ///   four numbers of a query or of weights, as often as there are lanes;
 /// - unsafe `load_keys`, `load_values`, `load_query` (8 bytes), `load_weights(page, group)`;
@@ -63,13 +63,14 @@ macro_rules! byte_kernels {
 
         #[target_feature(enable = $features)]
         unsafe fn pack(rows: &[&[f32]], head_dim: usize, tile: &mut [f32]) {
-            numbers::pack(rows, head_dim, TILE_ROWS, CODES, tile);
+            // SAFETY: the machine has the level.
+            unsafe { numbers::pack::<Level>(rows, head_dim, TILE_ROWS, CODES, tile) };
         }
 
         #[target_feature(enable = $features)]
         unsafe fn write(page: *mut u8, offset: usize, k: &[f32], v: &[f32]) {
             // SAFETY: by contract.
-            unsafe { numbers::write(page, offset, k, v) };
+            unsafe { numbers::write::<Level>(page, offset, k, v) };
         }
 
         #[target_feature(enable = $features)]
