@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tsserve_engine::{ModelRunner, OutputRow, RowRole, RowWant, SequenceId, SequencePlan, StepPlan};
 use tsserve_models::checkpoint::Checkpoint;
-use tsserve_models::cpu::{CpuOptions, CpuRunner, Level, Quantization, kv_layout, measure};
+use tsserve_models::cpu::{CacheType, CpuOptions, CpuRunner, Level, Quantization, kv_layout, measure};
 use tsserve_models::weights::ModelFiles;
 
 /// Positions that each sequence of the test may have.
@@ -24,11 +24,12 @@ fn main() {
     let level = std::env::var("TSSERVE_CPU").map_or_else(|_| Level::detect(), |name| Level::from_name(&name).unwrap());
     let checkpoint = Checkpoint::open(&ModelFiles::discover(Path::new(&file)).unwrap()).unwrap();
     let quantization = std::env::var("QUANTIZATION").ok().map(|name| Quantization::from_name(&name).unwrap());
-    let groups = kv_layout(&checkpoint.architecture).len();
+    let groups = kv_layout(&checkpoint, CacheType::F16).len();
     let options = CpuOptions {
         level,
         threads,
         quantization,
+        cache_type: CacheType::F16,
         max_context: CONTEXT,
         max_batch_tokens: 512,
         kv_blocks: vec![SEQUENCES * CONTEXT / 16; groups],
