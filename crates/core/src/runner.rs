@@ -78,17 +78,14 @@ impl RunnerChoice {
                 Some(why) if quantization.is_some() => {
                     return Err(refuse(format!("this model cannot be quantised at load: {why}")));
                 }
+                Some(why) if let Some(asked) = kv_cache_type => return Err(refuse_cache(asked, why)),
                 Some(why) => warnings.push(format!("computed in f32 by the slower general path: {why}")),
             }
         }
         let dtype = dtype.unwrap_or_else(|| device.default_dtype());
         if let Some(asked) = kv_cache_type.filter(|asked| asked.name() != dtype.name()) {
             let (device, dtype) = (device.name(), dtype.name());
-            let message = format!(
-                "kv-cache-type {asked} is for packed weights on the CPU; this model is computed in {dtype} on {device}, \
-                 which keeps keys and values in {dtype}"
-            );
-            return Err(CoreError::Invalid { message, param: Some("kvCacheType") });
+            return Err(refuse_cache(asked, format!("keys and values are kept in {dtype} on {device}")));
         }
         Ok(Self::Candle { device, dtype })
     }
@@ -175,6 +172,12 @@ impl RunnerChoice {
             }
         }
     }
+}
+
+/// A type of cache that is asked for where weights are not packed, and why they are not.
+fn refuse_cache(asked: CacheType, why: String) -> CoreError {
+    let message = format!("kv-cache-type {asked} is for packed weights on the CPU: {why}");
+    CoreError::Invalid { message, param: Some("kvCacheType") }
 }
 
 /// Bytes of tensors of `dtype` that one token of an answer goes through: all but an embedding that is not the head.
