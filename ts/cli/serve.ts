@@ -11,10 +11,12 @@ import type { ModelRegistry } from '../app/types.js';
 import { unreadVariables } from '../chat/template-defaults.js';
 import { createNativeEngine } from '../engine/native.js';
 import {
+  KV_CACHE_TYPES,
   QUANTIZATIONS,
   type Device,
   type Dtype,
   type Engine,
+  type KvCacheType,
   type LoadOptions,
   type Quantization,
 } from '../engine/types.js';
@@ -43,6 +45,7 @@ interface ServeFlags {
   readonly maxNumSeqs?: number;
   readonly maxBatchTokens?: number;
   readonly kvCacheMemory?: number;
+  readonly kvCacheType?: KvCacheType;
   readonly threads?: number;
   readonly speculation: 'on' | 'off';
   readonly servedModelName?: string;
@@ -129,6 +132,12 @@ export function addServeCommand(program: Command, version: string): void {
       '--kv-cache-memory <size>',
       'memory for the KV cache, like 512M or 2G (default: from free memory)',
       byteSize,
+    )
+    .addOption(
+      new Option(
+        '--kv-cache-type <name>',
+        'how keys and values are kept, on the CPU: q8_0 takes half the memory of f16',
+      ).choices(KV_CACHE_TYPES),
     )
     .option('--threads <n>', 'compute threads (default: the cores this process may use)', wholeNumber(1, 1024))
     .addOption(choice('--speculation <mode>', 'verify drafted tokens; answers stay the same', ['on', 'off'], 'on'))
@@ -224,11 +233,11 @@ async function serve(model: string | undefined, flags: ServeFlags, version: stri
 }
 
 function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
-  const { device, dtype, quantization, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } =
-    flags;
+  const { device, dtype, quantization, maxModelLen, maxNumSeqs, maxBatchTokens, threads, defaultSeed } = flags;
+  const { kvCacheMemory, kvCacheType } = flags;
   const limits = { maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads };
   const speculation = flags.speculation === 'on';
-  return { device, dtype, quantization, ...limits, speculation, defaultSeed, noDownload: !flags.download };
+  return { device, dtype, quantization, kvCacheType, ...limits, speculation, defaultSeed, noDownload: !flags.download };
 }
 
 /** `--reasoning` says it in the words of every family; it goes before what is said in one family's words. */
