@@ -189,6 +189,8 @@ export interface BindingLoadedModel {
   maxNumSeqs: number
   maxBatchTokens: number
   kvBytes: number
+  /** How keys and values are kept: "f16", "q8_0", "q8_0, f16 in 5 of 24 layers"; of a text model. */
+  kvCacheType?: string
   kvBlocks: number
   blockSize: number
   device: string
@@ -221,6 +223,7 @@ export interface BindingLoadOptions {
   maxBatchTokens?: number
   /** Bytes. */
   kvCacheMemory?: number
+  kvCacheType?: 'f16' | 'q8_0'
   threads?: number
   prefixCache?: boolean
   speculation?: boolean

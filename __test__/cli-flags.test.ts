@@ -28,6 +28,7 @@ const model: LoadedModel = {
   maxNumSeqs: 16,
   maxBatchTokens: 512,
   kvBytes: 1_509_949_440,
+  kvCacheType: 'q8_0',
   kvBlocks: 4096,
   blockSize: 16,
   device: 'cpu',
@@ -50,6 +51,7 @@ describe('command line', () => {
       ],
       [['serve', '--device', 'tpu'], /^tsserve: .*Allowed choices are auto, cpu, cuda, metal\.\n$/],
       [['serve', '--quantization', 'q5'], /^tsserve: .*Allowed choices are q8_0, q4_0, q4_k\.\n$/],
+      [['serve', '--kv-cache-type', 'q4_0'], /^tsserve: .*Allowed choices are f16, q8_0\.\n$/],
       [['serve', '--kv-cache-memory', 'lots'], /^tsserve: .*a size like 512M or 2G\.\n$/],
       [['serve', '--reasoning', 'yes'], /^tsserve: .*Allowed choices are auto, on, off\.\n$/],
       [['serve', '--chat-template-kwargs', '[]'], /^tsserve: .*It must be a JSON object like .*\n$/],
@@ -73,7 +75,7 @@ describe('command line', () => {
     const { code, stdout } = await runCli(['serve', '--help']);
     expect(code).to.equal(0);
     const flags =
-      '--host --port --device --dtype --quantization --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --threads ' +
+      '--host --port --device --dtype --quantization --max-model-len --max-num-seqs --max-batch-tokens --kv-cache-memory --kv-cache-type --threads ' +
       '--speculation --served-model-name --api-key --enable-cors --log-level --default-seed --model-timeout --no-download';
     for (const flag of flags.split(' ')) expect(stdout).to.include(flag);
     expect((await runCli(['doctor', '--help'])).stdout).to.match(
@@ -161,7 +163,7 @@ describe('values and figures', () => {
   architecture  llama, 134.5 M parameters, vocabulary 49152
   weights       Q4_1 + Q8_0 (GGUF), 98 MB
   context       4096 tokens (the model was made for 8192)
-  KV memory     1.51 GB: 4096 blocks of 16 tokens
+  KV memory     1.51 GB: 4096 blocks of 16 tokens (q8_0)
   batch         16 sequences, 512 tokens per step
   device        cpu, vnni, packed, 2 threads
   warning: context cut from 8192 to 4096`,

@@ -156,6 +156,7 @@ describe('tsserve serve with real weights', function () {
         [folder],
         [realModelPath('smollm2-135m-instruct-q4_1'), '--device', 'cuda'],
         [realModelPath('smollm2-135m-instruct-q4_1'), '--kv-cache-memory', '1K'],
+        [realModelPath('smollm2-135m-instruct-q4_1'), '--kv-cache-type', 'q8_0', '--dtype', 'f32'],
       ];
       for (const args of cases) {
         const { code, stderr } = await new Served(args).ended;

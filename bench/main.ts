@@ -1,11 +1,11 @@
-/** `npm run bench [-- --model PATH] [--runs N] [--quick] [--json]`: how fast this build is on this machine. */
+/** `npm run bench [-- --model PATH] [--runs N] [--quick] [--kv-cache-type TYPE] [--json]`: how fast this build is on this machine. */
 
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 
 import { formatBytes } from '../ts/cli/format.js';
 import { createNativeEngine } from '../ts/engine/native.js';
-import type { LoadedModel } from '../ts/engine/types.js';
+import { KV_CACHE_TYPES, type KvCacheType, type LoadedModel } from '../ts/engine/types.js';
 import { readBandwidth } from './bandwidth.js';
 import { GenerationBench } from './generation.js';
 import { measureStartUp, type StartUp } from './server.js';
@@ -34,17 +34,20 @@ const { values: flags } = parseArgs({
     model: { type: 'string' },
     runs: { type: 'string', default: '5' },
     quick: { type: 'boolean', default: false },
+    'kv-cache-type': { type: 'string', default: 'f16' },
     json: { type: 'boolean', default: false },
   },
 });
 if (flags.model === undefined) throw new Error('--model names the weights to measure with');
+const kvCacheType = KV_CACHE_TYPES.find((name) => name === flags['kv-cache-type']);
+if (kvCacheType === undefined) throw new Error(`--kv-cache-type knows ${KV_CACHE_TYPES.join(', ')}`);
 const runs = flags.quick ? 1 : Number(flags.runs);
 const decodeTokens = flags.quick ? 16 : 64;
 
-const report = await measure(flags.model);
+const report = await measure(flags.model, kvCacheType);
 process.stdout.write(flags.json ? `${JSON.stringify(report, undefined, 2)}\n` : table(report));
 
-async function measure(modelPath: string): Promise<Report> {
+async function measure(modelPath: string, kvCacheType: KvCacheType): Promise<Report> {
   note('start-up');
   const startUp = await measureStartUp(modelPath);
   const engine = createNativeEngine();
@@ -55,6 +58,7 @@ async function measure(modelPath: string): Promise<Report> {
       maxNumSeqs: 16,
       maxModelLen: 2048,
       prefixCache: false,
+      kvCacheType,
     });
     const bench = new GenerationBench(engine, model);
     const rows: Row[] = [];
@@ -95,7 +99,7 @@ function table({ machine, model, rows, startUp, bandwidth, bandwidthShare }: Rep
   });
   const resident = startUp.residentBytes === undefined ? 'unknown' : formatBytes(startUp.residentBytes);
   return [
-    `${model.id}: ${model.weightFormat}, ${formatBytes(model.weightBytes)}; ${model.device}, ${model.dtype}, ${model.cpuLevel}, ${model.threads} threads`,
+    `${model.id}: ${model.weightFormat}, ${formatBytes(model.weightBytes)}; ${model.device}, ${model.dtype}, ${model.cpuLevel}, ${model.threads} threads; ${model.kvCacheType ?? ''} KV`,
     `${machine.cpu}, ${machine.cores} cores, Node ${machine.node}; median of ${rows[0]?.figure.runs ?? 0} (least to most)`,
     '',
     ...lines,

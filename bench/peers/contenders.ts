@@ -1,5 +1,6 @@
 /** Those that are measured, behind one interface. */
 
+import type { KvCacheType } from '../../ts/engine/types.js';
 import type { Workload } from './roofline.js';
 
 /** Who is measured, in the order of all tables and plots. */
@@ -21,6 +22,8 @@ export interface Contender {
 export interface Conditions {
   readonly model: string;
   readonly threads: number;
+  /** How keys and values are kept, where a contender can choose. */
+  readonly kvCacheType: KvCacheType;
   /** Tokens that decode and batch generate per sequence. */
   readonly generated: number;
 }

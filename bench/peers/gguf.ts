@@ -2,6 +2,8 @@
 
 import { open } from 'node:fs/promises';
 
+import type { KvCacheType } from '../../ts/engine/types.js';
+
 /** Sizes of a model that bound its speed. */
 export interface ModelSizes {
   /** Bytes of the weights that every token takes: all but an embedding table that is not the head too. */
@@ -62,6 +64,13 @@ export function modelSizes(header: Buffer): ModelSizes {
     headWeights: sum(matrices.filter(({ name }) => isHead(name)).map(({ weights }) => weights)),
     layers: layersOf(values),
   };
+}
+
+/** The same model with another type of cache. */
+export function withCache(sizes: ModelSizes, type: KvCacheType): ModelSizes {
+  // 32 bytes and a scale in the place of 32 halves.
+  const share = type === 'q8_0' ? 34 / 64 : 1;
+  return { ...sizes, layers: sizes.layers.map((layer) => ({ ...layer, kvBytes: layer.kvBytes * share })) };
 }
 
 function layersOf(values: ReadonlyMap<string, unknown>): ModelSizes['layers'] {

@@ -29,12 +29,13 @@ export class LlamaCpp implements Contender {
   }
 
   get about(): string {
-    return `${this.version}, f16 KV`;
+    return `${this.version}, ${this.conditions.kvCacheType} KV`;
   }
 
   /** Both ways of attention are tried once: which one is faster depends on depth and model. */
   async prepare(work: Workload): Promise<void> {
-    if (!this.chooses) return;
+    // It keeps values in 8 bits for its fused attention only.
+    if (!this.chooses || this.conditions.kvCacheType !== 'f16') return;
     this.#flashAttention = 'on';
     const on = await this.measure(work);
     this.#flashAttention = 'off';
@@ -76,8 +77,9 @@ export class LlamaCpp implements Contender {
 
   /** Resolves to the line of JSON among what the program prints. */
   async #run(program: string, args: readonly string[]): Promise<string> {
-    const { model, threads } = this.conditions;
-    const common = ['-m', model, '-t', String(threads), '-fa', this.#flashAttention];
+    const { model, threads, kvCacheType } = this.conditions;
+    const cache = ['-ctk', kvCacheType, '-ctv', kvCacheType];
+    const common = ['-m', model, '-t', String(threads), '-fa', this.#flashAttention, ...cache];
     const { stdout } = await run(join(this.programs, program), [...common, ...args], { timeout });
     const line = stdout.split('\n').findLast((text) => text.startsWith('{'));
     if (line === undefined) throw new Error(`${program} gave no figures`);

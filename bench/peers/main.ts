@@ -1,17 +1,18 @@
 /**
  * `npm run bench -- --peers`: tsserve beside llama.cpp and node-llama-cpp, in one run. `--model PATH` (again for more),
  * `--rounds N`, `--quick`, `--only REGEX` (names as in the table), `--peer NAME`, `--out FILE` (adds to what it holds),
- * `--json`. scripts/bench.mjs adds the paths of the programs.
+ * `--json`, `--kv-cache-type TYPE` (of tsserve and llama.cpp). scripts/bench.mjs adds the paths of the programs.
  */
 
 import { availableParallelism, cpus } from 'node:os';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 
+import { KV_CACHE_TYPES, type KvCacheType } from '../../ts/engine/types.js';
 import { median } from '../statistics.js';
 import { chatLoad } from './chat-load.js';
 import { contenderNames, type Conditions, type Contender, type ContenderName } from './contenders.js';
-import { readModelSizes, type ModelSizes } from './gguf.js';
+import { readModelSizes, withCache, type ModelSizes } from './gguf.js';
 import { LlamaCpp } from './llama-cpp.js';
 import { NodeLlamaCpp } from './node-llama-cpp.js';
 import { Probe } from './probe.js';
@@ -44,6 +45,7 @@ const { values: flags } = parseArgs({
     threads: { type: 'string', default: String(availableParallelism()) },
     out: { type: 'string' },
     json: { type: 'boolean', default: false },
+    'kv-cache-type': { type: 'string', default: 'f16' },
     probe: { type: 'string' },
     'llama-cpp': { type: 'string' },
     'node-llama-cpp': { type: 'string' },
@@ -78,6 +80,9 @@ const footprintName = 'start and memory';
 
 for (const name of flags.peer)
   if (!contenderNames.includes(name as ContenderName)) throw new Error(`--peer knows ${contenderNames.join(', ')}`);
+const kvCacheType = cacheTypeOf(flags['kv-cache-type']);
+if (kvCacheType !== 'f16' && flags.out !== undefined)
+  throw new Error('--out adds to figures of f16 caches: measure other ones without it');
 if (flags.model.length === 0) throw new Error('--model names the weights to measure with');
 if (flags.probe === undefined) throw new Error('--probe names the program that measures the machine');
 const probe = new Probe(flags.probe, threads);
@@ -97,7 +102,7 @@ try {
 }
 
 async function measureModel(path: string): Promise<ModelResults> {
-  const conditions: Conditions = { model: path, threads, generated };
+  const conditions: Conditions = { model: path, threads, generated, kvCacheType };
   const tsserve = await openTsserve(conditions);
   const about: Partial<Record<ContenderName, string>> = { tsserve: tsserve.about };
   const known = { weightFormat: tsserve.model.weightFormat, weightBytes: tsserve.model.weightBytes, contenders: about };
@@ -121,7 +126,7 @@ async function measureSpeeds(
   const chosen = speeds.filter(({ name }) => wanted.test(name));
   const measured: Record<string, Speed> = {};
   if (chosen.length === 0) return measured;
-  const sizes = await readModelSizes(conditions.model);
+  const sizes = withCache(await readModelSizes(conditions.model), conditions.kvCacheType);
   const contenders: Contender[] = [tsserve];
   try {
     if (flags['llama-cpp'] !== undefined && flags.peer.includes('llama.cpp'))
@@ -225,10 +230,10 @@ async function measureFootprint({ model }: Tsserve, path: string): Promise<Footp
 type ServerStart = readonly [name: ContenderName, start: () => Promise<RunningServer>];
 
 function serverStarts(path: string, users: number): readonly ServerStart[] {
-  const starts: ServerStart[] = [['tsserve', () => startTsserve(path, threads, users)]];
+  const starts: ServerStart[] = [['tsserve', () => startTsserve(path, threads, users, kvCacheType)]];
   const programs = flags['llama-cpp'];
   if (programs !== undefined && flags.peer.includes('llama.cpp'))
-    starts.push(['llama.cpp', () => startLlamaServer(programs, path, threads, users)]);
+    starts.push(['llama.cpp', () => startLlamaServer(programs, path, threads, users, kvCacheType)]);
   return starts;
 }
 
@@ -246,6 +251,12 @@ async function startServers(path: string, users: number): Promise<readonly [Cont
 /** The servers keep 1024 positions for each user; the engine here was loaded with another number. */
 function kvBytesFor({ kvBytes, kvBlocks, blockSize }: Tsserve['model'], users: number): number {
   return (kvBytes / (kvBlocks * blockSize)) * users * 1024;
+}
+
+function cacheTypeOf(name: string): KvCacheType {
+  const found = KV_CACHE_TYPES.find((type) => type === name);
+  if (found === undefined) throw new Error(`--kv-cache-type knows ${KV_CACHE_TYPES.join(', ')}`);
+  return found;
 }
 
 /** In every other round the other way round, so that a machine that gets slower favours nobody. */

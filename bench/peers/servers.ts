@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+import type { KvCacheType } from '../../ts/engine/types.js';
+
 /** Room for each user of a chat. */
 const contextPerUser = 1024;
 /** Linux counts a process's CPU time in hundredths of a second. */
@@ -26,10 +28,16 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-export async function startTsserve(model: string, threads: number, users: number): Promise<RunningServer> {
+export async function startTsserve(
+  model: string,
+  threads: number,
+  users: number,
+  kvCacheType: KvCacheType,
+): Promise<RunningServer> {
   const cli = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
   const limits = ['--threads', threads, '--max-num-seqs', users, '--max-model-len', contextPerUser].map(String);
-  const args = [cli, 'serve', model, '--log-level', 'error', '--responses-store', 'off', '--device', 'cpu', ...limits];
+  const quiet = ['--log-level', 'error', '--responses-store', 'off'];
+  const args = [cli, 'serve', model, ...quiet, '--device', 'cpu', '--kv-cache-type', kvCacheType, ...limits];
   return start(process.execPath, args);
 }
 
@@ -38,9 +46,11 @@ export async function startLlamaServer(
   model: string,
   threads: number,
   users: number,
+  kvCacheType: KvCacheType,
 ): Promise<RunningServer> {
+  const cache = ['-ctk', kvCacheType, '-ctv', kvCacheType];
   const limits = ['-t', threads, '-np', users, '-c', users * contextPerUser].map(String);
-  return start(join(programs, 'llama-server'), ['-m', model, '--log-disable', '--offline', ...limits]);
+  return start(join(programs, 'llama-server'), ['-m', model, '--log-disable', '--offline', ...cache, ...limits]);
 }
 
 /** Starts a server on a free port and waits until its /health says that the model is loaded. */

@@ -10,12 +10,13 @@ export interface Tsserve extends Contender {
   readonly model: LoadedModel;
 }
 
-export async function openTsserve({ model: path, threads, generated }: Conditions): Promise<Tsserve> {
+export async function openTsserve({ model: path, threads, generated, kvCacheType }: Conditions): Promise<Tsserve> {
   const engine = createNativeEngine();
   const model = await engine.load({
     model: path,
     device: 'cpu',
     threads,
+    kvCacheType,
     maxNumSeqs: maxSequences,
     maxModelLen: maxContext,
     prefixCache: false,
@@ -35,7 +36,7 @@ export async function openTsserve({ model: path, threads, generated }: Condition
   };
   return {
     name: 'tsserve',
-    about: `${model.dtype}, ${model.cpuLevel}, f16 KV`,
+    about: `${model.dtype}, ${model.cpuLevel}, ${model.kvCacheType ?? kvCacheType} KV`,
     model,
     measure,
     prepare: async (work) => {

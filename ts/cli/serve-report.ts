@@ -46,9 +46,11 @@ function memoryRows(model: LoadedModel): readonly Row[] {
     model.maxModelLen === model.contextLength
       ? plural(model.maxModelLen, 'token')
       : `${plural(model.maxModelLen, 'token')} (the model was made for ${model.contextLength})`;
+  const type = model.kvCacheType === undefined ? '' : ` (${model.kvCacheType})`;
+  const blocks = `${model.kvBlocks} blocks of ${plural(model.blockSize, 'token')}`;
   return [
     ['context', context],
-    ['KV memory', `${formatBytes(model.kvBytes)}: ${model.kvBlocks} blocks of ${plural(model.blockSize, 'token')}`],
+    ['KV memory', `${formatBytes(model.kvBytes)}: ${blocks}${type}`],
     ['batch', `${plural(model.maxNumSeqs, 'sequence')}, ${plural(model.maxBatchTokens, 'token')} per step`],
   ];
 }

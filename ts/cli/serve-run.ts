@@ -105,11 +105,11 @@ async function letIn(): Promise<void> {
 }
 
 function loadDefaults(flags: ServeFlags): Omit<LoadOptions, 'model'> {
-  const { device, dtype, quantization, maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads, defaultSeed } =
-    flags;
+  const { device, dtype, quantization, maxModelLen, maxNumSeqs, maxBatchTokens, threads, defaultSeed } = flags;
+  const { kvCacheMemory, kvCacheType } = flags;
   const limits = { maxModelLen, maxNumSeqs, maxBatchTokens, kvCacheMemory, threads };
   const speculation = flags.speculation === 'on';
-  return { device, dtype, quantization, ...limits, speculation, defaultSeed, noDownload: !flags.download };
+  return { device, dtype, quantization, kvCacheType, ...limits, speculation, defaultSeed, noDownload: !flags.download };
 }
 
 /** `--reasoning` says it in the words of every family; it goes before what is said in one family's words. */

@@ -2,7 +2,14 @@
 
 import { Option, type Command } from 'commander';
 
-import { QUANTIZATIONS, type Device, type Dtype, type Quantization } from '../engine/types.js';
+import {
+  KV_CACHE_TYPES,
+  QUANTIZATIONS,
+  type Device,
+  type Dtype,
+  type KvCacheType,
+  type Quantization,
+} from '../engine/types.js';
 import { LOG_FORMATS, type LogFormat, type LogLevel } from '../http/logger.js';
 import { serve } from './serve-run.js';
 import { byteSize, collect, collectList, collectOrigins, decimal, jsonObject, wholeNumber } from './values.js';
@@ -17,6 +24,7 @@ export interface ServeFlags {
   readonly maxNumSeqs?: number;
   readonly maxBatchTokens?: number;
   readonly kvCacheMemory?: number;
+  readonly kvCacheType?: KvCacheType;
   readonly threads?: number;
   readonly speculation: 'on' | 'off';
   readonly servedModelName?: string;
@@ -100,6 +108,12 @@ export function addServeCommand(program: Command, version: string): void {
       '--kv-cache-memory <size>',
       'memory for the KV cache, like 512M or 2G (default: from free memory)',
       byteSize,
+    )
+    .addOption(
+      new Option(
+        '--kv-cache-type <name>',
+        'how keys and values are kept, on the CPU: q8_0 takes half the memory of f16',
+      ).choices(KV_CACHE_TYPES),
     )
     .option('--threads <n>', 'compute threads (default: the cores this process may use)', wholeNumber(1, 1024))
     .addOption(choice('--speculation <mode>', 'verify drafted tokens; answers stay the same', ['on', 'off'], 'on'))

@@ -37,6 +37,6 @@ pub use speech::{
 };
 pub use tsserve_engine::{EngineStats, MAX_LOGPROBS, Timings};
 pub use tsserve_models::candle::{DeviceKind, Dtype};
-pub use tsserve_models::cpu::Quantization;
+pub use tsserve_models::cpu::{CacheType, Quantization};
 pub use tsserve_speech::{AudioInput, Segment, Word};
 pub use tsserve_text::{Grammar, Piece, Trigger};

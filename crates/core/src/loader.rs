@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tsserve_engine::{ComputePool, Engine, EngineConfig, EventSink, SequenceEvent, Speculation};
 use tsserve_models::BLOCK_SIZE;
-use tsserve_models::candle::{configure_threads, device};
+use tsserve_models::candle::{DeviceKind, configure_threads, device};
 use tsserve_models::checkpoint::{ChatTemplate, Checkpoint};
+use tsserve_models::cpu::CacheType;
 use tsserve_models::error::ModelError;
 use tsserve_models::weights::ModelFiles;
 use tsserve_text::{GgufTokenizer, Tokenizer};
@@ -102,12 +103,13 @@ fn load_text(
     // Memory is divided before anything large is read.
     let architecture = &checkpoint.architecture;
     let available = device.free_memory().unwrap_or_else(available_memory);
-    let runner = RunnerChoice::new(&checkpoint, device, options.dtype, options.quantization, &mut warnings)?;
+    let runner = RunnerChoice::new(&checkpoint, device, options, &mut warnings)?;
     let dtype = runner.dtype_name();
     let weight_bytes = runner.weight_bytes(&checkpoint);
     let weight_format = runner.weight_format(&checkpoint);
     check_weights(&resolved.id, weight_bytes, available).map_err(CoreError::TooLarge)?;
     let groups = runner.kv_layout(&checkpoint);
+    let kv_cache_type = runner.kv_cache_type(&checkpoint);
     let max_num_seqs = options.max_num_seqs.unwrap_or(DEFAULT_MAX_NUM_SEQS);
     let max_batch_tokens = options.max_batch_tokens.unwrap_or(DEFAULT_MAX_BATCH_TOKENS);
     let kv = plan_kv(&KvRequest {
@@ -162,6 +164,7 @@ fn load_text(
         max_num_seqs,
         max_batch_tokens,
         kv_bytes: kv.bytes,
+        kv_cache_type: Some(kv_cache_type),
         kv_blocks: kv.blocks.iter().sum(),
         block_size: BLOCK_SIZE,
         device: device_name,
@@ -218,10 +221,26 @@ fn check_options(options: &LoadOptions) -> Result<(), CoreError> {
         let message = "quantization and dtype exclude each other: quantised weights have no such type".to_owned();
         return Err(CoreError::Invalid { message, param: Some("quantization") });
     }
+    check_cache_type(options)?;
     at_least(options.max_num_seqs, 1, "maxNumSeqs", "max-num-seqs")?;
     at_least(options.max_batch_tokens, BLOCK_SIZE, "maxBatchTokens", "max-batch-tokens")?;
     at_least(options.max_model_len, BLOCK_SIZE, "maxModelLen", "max-model-len")?;
     at_least(options.threads, 1, "threads", "threads")
+}
+
+/// Refuses a type of cache that cannot be had, where the options alone say so: before anything is downloaded.
+fn check_cache_type(options: &LoadOptions) -> Result<(), CoreError> {
+    let Some(asked) = options.kv_cache_type else { return Ok(()) };
+    let refuse = |what: &str| {
+        let message = format!("kv-cache-type {asked} is for packed weights on the CPU, not for {what}");
+        Err(CoreError::Invalid { message, param: Some("kvCacheType") })
+    };
+    match (options.dtype, options.device) {
+        (Some(dtype), _) if dtype.name() != asked.name() => refuse(&format!("dtype {}", dtype.name())),
+        (None, DeviceKind::Cuda) if asked != CacheType::F16 => refuse("device cuda"),
+        (None, DeviceKind::Metal) if asked != CacheType::F16 => refuse("device metal"),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn check_cancel(cancel: &AtomicBool) -> Result<(), CoreError> {

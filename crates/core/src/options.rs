@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tsserve_models::candle::{DeviceKind, Dtype};
-use tsserve_models::cpu::Quantization;
+use tsserve_models::cpu::{CacheType, Quantization};
 
 /// How to load a model. Unset fields are derived from the machine and the model.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct LoadOptions {
     pub max_batch_tokens: Option<usize>,
     /// Bytes.
     pub kv_cache_memory: Option<u64>,
+    /// How packed weights' runner on the CPU keeps keys and values. `None`: f16 there, and the computing type elsewhere.
+    pub kv_cache_type: Option<CacheType>,
     pub threads: Option<usize>,
     pub prefix_cache: Option<bool>,
     /// Drafts tokens where the device has rows to spare; answers are the same. `None`: yes.
@@ -87,6 +89,8 @@ pub struct LoadedModel {
     pub max_num_seqs: usize,
     pub max_batch_tokens: usize,
     pub kv_bytes: u64,
+    /// How keys and values are kept, for people; `None` for a speech model.
+    pub kv_cache_type: Option<String>,
     pub kv_blocks: usize,
     pub block_size: usize,
     pub device: String,

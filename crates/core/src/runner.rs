@@ -4,10 +4,11 @@ use tsserve_engine::ModelRunner;
 use tsserve_models::KvGroupLayout;
 use tsserve_models::candle::{self, CandleRunner, Dtype, RunnerDevice, RunnerOptions};
 use tsserve_models::checkpoint::Checkpoint;
-use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level, Quantization};
+use tsserve_models::cpu::{self, CacheType, CpuOptions, CpuRunner, Level, Quantization};
 use tsserve_models::error::ModelError;
 
 use crate::error::CoreError;
+use crate::options::LoadOptions;
 
 /// Environment variable that forces the CPU kernels' instruction set, for tests and measurements.
 const LEVEL_VARIABLE: &str = "TSSERVE_CPU";
@@ -16,7 +17,7 @@ const LEVEL_VARIABLE: &str = "TSSERVE_CPU";
 #[derive(Debug)]
 pub(crate) enum RunnerChoice {
     /// Packed weights, as they are stored or quantised.
-    Packed { level: Level, quantization: Option<Quantization> },
+    Packed { level: Level, quantization: Option<Quantization>, cache_type: CacheType },
     /// Tensors of one type.
     Candle { device: RunnerDevice, dtype: Dtype },
 }
@@ -46,15 +47,15 @@ impl RunnerChoice {
     /// Packed on the CPU unless a type was asked for or there are no kernels, which `warnings` is told.
     ///
     /// # Errors
-    /// The environment forces an instruction set that is unknown or not there; a quantisation is asked for of what is
-    /// not packed.
+    /// The environment forces an instruction set that is unknown or not there; a quantisation or a type of cache is asked
+    /// for of what is not packed.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         device: RunnerDevice,
-        dtype: Option<Dtype>,
-        quantization: Option<Quantization>,
+        options: &LoadOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Self, CoreError> {
+        let &LoadOptions { dtype, quantization, kv_cache_type, .. } = options;
         let refuse = |why: String| CoreError::Invalid { message: why, param: Some("quantization") };
         if quantization.is_some() && !device.is_cpu() {
             let device = device.name();
@@ -71,15 +72,21 @@ impl RunnerChoice {
                         warnings
                             .push(format!("quantization {asked} has no effect: no matrix of the model can take it"));
                     }
-                    return Ok(Self::Packed { level, quantization });
+                    let cache_type = kv_cache_type.unwrap_or_default();
+                    return Ok(Self::Packed { level, quantization, cache_type });
                 }
                 Some(why) if quantization.is_some() => {
                     return Err(refuse(format!("this model cannot be quantised at load: {why}")));
                 }
+                Some(why) if let Some(asked) = kv_cache_type => return Err(refuse_cache(asked, why)),
                 Some(why) => warnings.push(format!("computed in f32 by the slower general path: {why}")),
             }
         }
         let dtype = dtype.unwrap_or_else(|| device.default_dtype());
+        if let Some(asked) = kv_cache_type.filter(|asked| asked.name() != dtype.name()) {
+            let (device, dtype) = (device.name(), dtype.name());
+            return Err(refuse_cache(asked, format!("keys and values are kept in {dtype} on {device}")));
+        }
         Ok(Self::Candle { device, dtype })
     }
 
@@ -94,8 +101,16 @@ impl RunnerChoice {
 
     pub(crate) fn kv_layout(&self, checkpoint: &Checkpoint) -> Vec<KvGroupLayout> {
         match self {
-            Self::Packed { .. } => cpu::kv_layout(&checkpoint.architecture),
+            Self::Packed { cache_type, .. } => cpu::kv_layout(checkpoint, *cache_type),
             Self::Candle { dtype, .. } => candle::kv_layout(&checkpoint.architecture, *dtype),
+        }
+    }
+
+    /// How keys and values are kept, for people.
+    pub(crate) fn kv_cache_type(&self, checkpoint: &Checkpoint) -> String {
+        match self {
+            Self::Packed { cache_type, .. } => cpu::cache_summary(checkpoint, *cache_type),
+            Self::Candle { dtype, .. } => dtype.name().to_owned(),
         }
     }
 
@@ -132,8 +147,9 @@ impl RunnerChoice {
     ) -> Result<LoadedRunner, ModelError> {
         let RunnerSizes { threads, max_context, max_batch_tokens, kv_blocks } = sizes;
         match self {
-            Self::Packed { level, quantization } => {
-                let options = CpuOptions { level, threads, quantization, max_context, max_batch_tokens, kv_blocks };
+            Self::Packed { level, quantization, cache_type } => {
+                let options =
+                    CpuOptions { level, threads, quantization, cache_type, max_context, max_batch_tokens, kv_blocks };
                 let runner = CpuRunner::load(checkpoint, options, progress)?;
                 let operations = runner.operations_per_prompt_token() as u64;
                 Ok(LoadedRunner {
@@ -156,6 +172,12 @@ impl RunnerChoice {
             }
         }
     }
+}
+
+/// A type of cache that is asked for where weights are not packed, and why they are not.
+fn refuse_cache(asked: CacheType, why: String) -> CoreError {
+    let message = format!("kv-cache-type {asked} is for packed weights on the CPU: {why}");
+    CoreError::Invalid { message, param: Some("kvCacheType") }
 }
 
 /// Bytes of tensors of `dtype` that one token of an answer goes through: all but an embedding that is not the head.

@@ -18,6 +18,7 @@ fn load(model: &str, dtype: Option<Dtype>, quantization: Option<Quantization>) -
         max_queue: None,
         max_batch_tokens: Some(64),
         kv_cache_memory: None,
+        kv_cache_type: None,
         threads: None,
         prefix_cache: None,
         speculation: None,

@@ -2,12 +2,16 @@
 //! attention -- [LEVEL [KIB [NAME]]]`. Decode reads a KV cache of KIB, by default far larger than the machine's caches,
 //! whose blocks lie in no order. It is compared with plain reading of the same blocks, fetched ahead, and of as many
 //! bytes in a row. Prompts are compared with a loop of nothing but fused multiply-adds. Each measurement alternates with
-//! its probe; printed are the best of both and the median of their ratios. NAME chooses, as in `decode (3, 3, 64) 1024`.
+//! its probe; printed are the best of both and the median of their ratios. The 8-bit cache then alternates with the f16
+//! one on the same positions. NAME chooses, as in `decode (3, 3, 64) 1024`, `types (3, 3, 64) 1024` or
+//! `prompt (3, 3, 64) 0 512`.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool for a terminal")]
 
 use std::hint::black_box;
 
-use tsserve_kernels::attention::{Context, KvPages, PAGE, Partial, SPAN, Scratch, attend_rows, attend_spans, merge};
+use tsserve_kernels::attention::{
+    CacheType, Context, KvPages, PAGE, Partial, SPAN, Scratch, attend_rows, attend_spans, merge,
+};
 use tsserve_kernels::{AlignedBytes, Level};
 
 /// Query heads per key-value head, key-value heads, width: SmolLM2-135M, Qwen2.5-0.5B, Gemma-3-270M, Qwen3-0.6B.
@@ -27,6 +31,9 @@ fn main() {
             if format!("decode {shape:?} {context}").contains(&name) {
                 decode(level, shape, context, kib << 10);
             }
+            if format!("types {shape:?} {context}").contains(&name) {
+                decode_types(level, shape, context, kib << 10);
+            }
         }
     }
     for shape in SHAPES {
@@ -38,40 +45,16 @@ fn main() {
     }
 }
 
-fn decode(level: Level, (group, n_kv, head_dim): (usize, usize, usize), context: usize, set: usize) {
-    let blocks = context / PAGE;
-    let sequences = (set / (blocks * KvPages::bytes_per_block(n_kv, head_dim))).max(1);
-    let (pages, order) = filled(level, n_kv, head_dim, sequences * blocks);
-    let q = numbers(n_kv * group * head_dim, 1.0 / (head_dim as f32).sqrt());
-    let n_spans = context.div_ceil(SPAN);
-    let mut scratch = Scratch::new(group, head_dim);
-    let mut partials = vec![Partial::NONE; n_spans * group];
-    let mut outs = vec![0.0; n_spans * group * head_dim];
-    let mut out = vec![0.0; head_dim];
-    let once = sequences * blocks * KvPages::bytes_per_block(n_kv, head_dim);
-    // A small cache again and again, so that there is something to measure.
-    let passes = (SET << 10).div_ceil(2 * once);
+fn decode(level: Level, shape: (usize, usize, usize), context: usize, set: usize) {
+    let (group, n_kv, head_dim) = shape;
+    let mut decoder = Decoder::new(level, CacheType::F16, shape, context, set);
+    let (once, passes) = (decoder.bytes(), decoder.passes);
     let bytes = once * passes;
+    let order = decoder.order.clone();
     let mut stream = AlignedBytes::zeroed(once);
     // Memory of its own, as zeros nobody wrote would not be.
     stream.fill(1);
-    let mut step = || {
-        for table in (0..passes).flat_map(|_| order.chunks_exact(blocks)) {
-            for head in 0..n_kv {
-                let ctx = Context { pages: &pages, table, head };
-                let q = &q[head * group * head_dim..][..group * head_dim];
-                let (p, o) = (&mut partials, &mut outs);
-                // SAFETY: the level is available, and nobody writes.
-                unsafe { attend_spans(level, &ctx, q, group, 0, context, None, &mut scratch, p, o) };
-                for h in 0..group {
-                    let spans = (0..n_spans)
-                        .map(|s| (partials[s * group + h], &outs[(s * group + h) * head_dim..][..head_dim]));
-                    merge(level, spans, &mut out);
-                    black_box(&out);
-                }
-            }
-        }
-    };
+    let mut step = || decoder.step();
     let block = once / order.len();
     let mut scattered = || {
         for i in 0..passes * order.len() {
@@ -92,33 +75,141 @@ fn decode(level: Level, (group, n_kv, head_dim): (usize, usize, usize), context:
     );
 }
 
-fn prompt(level: Level, (group, n_kv, head_dim): (usize, usize, usize), start: usize, n: usize) {
-    let (pages, table) = filled(level, n_kv, head_dim, (start + n).div_ceil(PAGE));
-    let width = n_kv * group * head_dim;
-    let q = numbers(n * width, 1.0 / (head_dim as f32).sqrt());
-    let mut out = vec![0.0f32; n * width];
-    let mut scratch = Scratch::new(group, head_dim);
-    let mut step = || {
-        for head in 0..n_kv {
-            let ctx = Context { pages: &pages, table: &table, head };
-            let column = head * group * head_dim;
-            // SAFETY: the level is available, nobody writes, and `out` has the rows.
-            unsafe {
-                let out = out.as_mut_ptr().add(column);
-                let q = &q[column..];
-                attend_rows(level, &ctx, q, width, group, start, n, None, None, &mut scratch, out, width);
-            }
-        }
-    };
-    let pairs: usize = (start + 1..=start + n).sum();
-    let flops = (4 * head_dim * pairs * group * n_kv) as f64;
-    let (time, probe, ratio) = paired(&mut step, &mut || multiply(level, flops));
+/// The 8-bit cache beside the f16 one, of as many positions.
+fn decode_types(level: Level, shape: (usize, usize, usize), context: usize, set: usize) {
+    let [mut half, mut q8] = CacheType::ALL.map(|cache_type| Decoder::new(level, cache_type, shape, context, set));
+    let bytes = [half.bytes() * half.passes, q8.bytes() * q8.passes];
+    let (half, q8, ratio) = paired(&mut || half.step(), &mut || q8.step());
+    let (group, n_kv, head_dim) = shape;
     println!(
-        "prompt {group}x{n_kv}x{head_dim}, {n} from {start}: {:.1} GFLOP/s, peak {:.1}, median {:.0} %",
-        flops / time / 1e9,
-        flops / probe / 1e9,
+        "types {group}x{n_kv}x{head_dim} at {context}: f16 {:.1} GB/s, q8_0 {:.1} GB/s, q8_0 takes {:.0} % of the time",
+        bytes[0] as f64 / half / 1e9,
+        bytes[1] as f64 / q8 / 1e9,
         ratio * 100.0
     );
+}
+
+/// A cache of many sequences, and one token to be decoded of each.
+struct Decoder {
+    level: Level,
+    shape: (usize, usize, usize),
+    context: usize,
+    pages: KvPages,
+    order: Vec<u32>,
+    passes: usize,
+    q: Vec<f32>,
+    scratch: Scratch,
+    partials: Vec<Partial>,
+    outs: Vec<f32>,
+}
+
+impl Decoder {
+    /// Of `set` bytes, were it of f16.
+    fn new(level: Level, cache_type: CacheType, shape: (usize, usize, usize), context: usize, set: usize) -> Self {
+        let (group, n_kv, head_dim) = shape;
+        let blocks = context / PAGE;
+        let sequences = (set / (blocks * CacheType::F16.bytes_per_block(n_kv, head_dim))).max(1);
+        let (pages, order) = filled(level, cache_type, n_kv, head_dim, sequences * blocks);
+        let n_spans = context.div_ceil(SPAN);
+        let once = order.len() * CacheType::F16.bytes_per_block(n_kv, head_dim);
+        Self {
+            level,
+            shape,
+            context,
+            pages,
+            order,
+            // A small cache again and again, so that there is something to measure.
+            passes: (SET << 10).div_ceil(2 * once),
+            q: numbers(n_kv * group * head_dim, 1.0 / (head_dim as f32).sqrt()),
+            scratch: Scratch::new(group, head_dim),
+            partials: vec![Partial::NONE; n_spans * group],
+            outs: vec![0.0; n_spans * group * head_dim],
+        }
+    }
+
+    /// Bytes of one pass.
+    fn bytes(&self) -> usize {
+        let (_, n_kv, head_dim) = self.shape;
+        self.order.len() * self.pages.cache_type().bytes_per_block(n_kv, head_dim)
+    }
+
+    fn step(&mut self) {
+        let (group, n_kv, head_dim) = self.shape;
+        let n_spans = self.context.div_ceil(SPAN);
+        let mut out = vec![0.0; head_dim];
+        for table in (0..self.passes).flat_map(|_| self.order.chunks_exact(self.context / PAGE)) {
+            for head in 0..n_kv {
+                let ctx = Context { pages: &self.pages, table, head };
+                let q = &self.q[head * group * head_dim..][..group * head_dim];
+                let (scratch, p, o) = (&mut self.scratch, &mut self.partials, &mut self.outs);
+                // SAFETY: the level is available, and nobody writes.
+                unsafe { attend_spans(self.level, &ctx, q, group, 0, self.context, None, scratch, p, o) };
+                for h in 0..group {
+                    let spans = (0..n_spans)
+                        .map(|s| (self.partials[s * group + h], &self.outs[(s * group + h) * head_dim..][..head_dim]));
+                    merge(self.level, spans, &mut out);
+                    black_box(&out);
+                }
+            }
+        }
+    }
+}
+
+fn prompt(level: Level, shape: (usize, usize, usize), start: usize, n: usize) {
+    let (group, n_kv, head_dim) = shape;
+    let mut prompts = CacheType::ALL.map(|cache_type| Prompt::new(level, cache_type, shape, start, n));
+    let [half, q8] = &mut prompts;
+    let pairs: usize = (start + 1..=start + n).sum();
+    let flops = (4 * head_dim * pairs * group * n_kv) as f64;
+    let (time, probe, ratio) = paired(&mut || half.step(), &mut || multiply(level, flops));
+    let (_, _, types) = paired(&mut || half.step(), &mut || q8.step());
+    println!(
+        "prompt {group}x{n_kv}x{head_dim}, {n} from {start}: {:.1} GFLOP/s, peak {:.1}, median {:.0} %; q8_0 takes \
+         {:.0} % of the time",
+        flops / time / 1e9,
+        flops / probe / 1e9,
+        ratio * 100.0,
+        types * 100.0
+    );
+}
+
+/// A prompt's rows and the cache before and of them.
+struct Prompt {
+    level: Level,
+    shape: (usize, usize, usize),
+    start: usize,
+    n: usize,
+    pages: KvPages,
+    table: Vec<u32>,
+    q: Vec<f32>,
+    out: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl Prompt {
+    fn new(level: Level, cache_type: CacheType, shape: (usize, usize, usize), start: usize, n: usize) -> Self {
+        let (group, n_kv, head_dim) = shape;
+        let (pages, table) = filled(level, cache_type, n_kv, head_dim, (start + n).div_ceil(PAGE));
+        let width = n_kv * group * head_dim;
+        let q = numbers(n * width, 1.0 / (head_dim as f32).sqrt());
+        let (out, scratch) = (vec![0.0f32; n * width], Scratch::new(group, head_dim));
+        Self { level, shape, start, n, pages, table, q, out, scratch }
+    }
+
+    fn step(&mut self) {
+        let (group, n_kv, head_dim) = self.shape;
+        let width = n_kv * group * head_dim;
+        for head in 0..n_kv {
+            let ctx = Context { pages: &self.pages, table: &self.table, head };
+            let column = head * group * head_dim;
+            let (q, scratch) = (&self.q[column..], &mut self.scratch);
+            // SAFETY: the level is available, nobody writes, and `out` has the rows.
+            unsafe {
+                let out = self.out.as_mut_ptr().add(column);
+                attend_rows(self.level, &ctx, q, width, group, self.start, self.n, None, None, scratch, out, width);
+            }
+        }
+    }
 }
 
 /// Best times of both, and the median of the ratios probe / step.
@@ -161,8 +252,8 @@ fn now() -> f64 {
 }
 
 /// A cache of random numbers, and its blocks in no order.
-fn filled(level: Level, n_kv: usize, head_dim: usize, n_blocks: usize) -> (KvPages, Vec<u32>) {
-    let pages = KvPages::new(n_blocks, n_kv, head_dim);
+fn filled(level: Level, cache_type: CacheType, n_kv: usize, head_dim: usize, n_blocks: usize) -> (KvPages, Vec<u32>) {
+    let pages = KvPages::new(cache_type, n_blocks, n_kv, head_dim);
     let some = numbers(4096 + head_dim, 1.0);
     for block in 0..n_blocks {
         for head in 0..n_kv {

@@ -16,14 +16,17 @@ pub struct KvGroupLayout {
 
 /// The cache groups of a model, in the order in which plans carry block tables: layers that see everything first (if
 /// there are any), then one group per window size in order of first appearance. `block_bytes`: bytes of one block of
-/// one layer.
-pub(crate) fn kv_groups(architecture: &Architecture, block_bytes: impl Fn(&Attention) -> usize) -> Vec<KvGroupLayout> {
+/// a layer.
+pub(crate) fn kv_groups(
+    architecture: &Architecture,
+    block_bytes: impl Fn(usize, &Attention) -> usize,
+) -> Vec<KvGroupLayout> {
     let mut groups: Vec<KvGroupLayout> = Vec::new();
     let layers = architecture.layers.iter().enumerate();
     let full = layers.clone().filter(|(_, layer)| layer.attention.window.is_none());
     for (index, layer) in full.chain(layers.filter(|(_, layer)| layer.attention.window.is_some())) {
         let kind = layer.attention.window.map_or(CacheKind::Full, CacheKind::Window);
-        let bytes = block_bytes(&layer.attention);
+        let bytes = block_bytes(index, &layer.attention);
         match groups.iter_mut().find(|group| group.kind == kind) {
             Some(group) => {
                 group.layers.push(index);

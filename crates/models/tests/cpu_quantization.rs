@@ -12,7 +12,7 @@ use runner::{TestRunner, fixtures, open};
 use tsserve_engine::RowRole;
 use tsserve_kernels::{Format, Matrix};
 use tsserve_models::checkpoint::Checkpoint;
-use tsserve_models::cpu::{Level, Quantization, packed_size};
+use tsserve_models::cpu::{CacheType, Level, Quantization, packed_size};
 
 /// Number of tokens of a prompt.
 const PROMPT: u32 = 40;
@@ -87,7 +87,7 @@ fn wide(name: &str) -> (Folder, Checkpoint) {
 
 /// Logits of a prompt as an answer's rows are computed, so that only the weights differ; and bytes of the weights.
 fn logits(checkpoint: &Checkpoint, quantization: Option<Quantization>) -> (Vec<Vec<f32>>, usize) {
-    let mut model = TestRunner::cpu_quantized(checkpoint, Level::detect(), quantization, 128, 1024);
+    let mut model = TestRunner::cpu_as(checkpoint, Level::detect(), quantization, CacheType::F16, 128, 1024);
     model.role = RowRole::Decode;
     let tokens: Vec<u32> = (0..PROMPT).map(|i| (i * 37 + 11) % 400).collect();
     (model.prompt_logits(&tokens, 7), model.runner.weight_bytes())

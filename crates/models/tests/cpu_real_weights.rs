@@ -9,31 +9,51 @@ use std::sync::Mutex;
 use runner::{TestRunner, asked_level, ids, json, last_row, open};
 use serde_json::Value;
 use tsserve_engine::{OutputRow, RowResult, RowRole, RowWant, TokenId};
-use tsserve_models::cpu::{CpuRunner, Level};
+use tsserve_models::cpu::{CacheType, CpuRunner, Level};
 
 /// One model in memory at a time.
 static MEMORY: Mutex<()> = Mutex::new(());
 
-/// Mean difference of the five best log-probabilities, where every token is computed as part of a prompt.
-const AS_PROMPT: f64 = 0.05;
+/// What differs at most with a type of cache.
+struct Limits {
+    cache_type: CacheType,
+    /// Mean difference of the five best log-probabilities, where every token is computed as part of a prompt.
+    as_prompt: f64,
+    /// And where tokens of the answer are computed one by one, as in decoding.
+    decoded: f64,
+    /// Greedy ids are equal where the best two are further apart than this: in answers, and where an answer is scored as
+    /// a prompt.
+    clear_gap: f64,
+    clear_gap_as_prompt: f64,
+    /// The perplexity's relative difference.
+    perplexity: f64,
+}
 
-/// And where tokens of the answer are computed one by one, as in decoding.
-const DECODED: f64 = 0.01;
+const F16: Limits = Limits {
+    cache_type: CacheType::F16,
+    as_prompt: 0.05,
+    decoded: 0.01,
+    clear_gap: 0.25,
+    clear_gap_as_prompt: 0.35,
+    perplexity: 5e-3,
+};
 
-/// Greedy ids are equal where the best two are further apart than this: in answers, and where an answer is scored as a
-/// prompt.
-const CLEAR_GAP: f64 = 0.25;
-const CLEAR_GAP_AS_PROMPT: f64 = 0.35;
+const Q8_0: Limits = Limits {
+    cache_type: CacheType::Q8_0,
+    as_prompt: 0.065,
+    decoded: 0.04,
+    clear_gap: 0.4,
+    clear_gap_as_prompt: 0.5,
+    perplexity: 1e-2,
+};
 
-/// The perplexity's relative difference.
-const PERPLEXITY: f64 = 5e-3;
-
-fn load(name: &str) -> TestRunner<CpuRunner> {
+fn load(name: &str, cache_type: CacheType) -> TestRunner<CpuRunner> {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tsserve/weights");
     let folder = std::env::var_os("TSSERVE_WEIGHTS_DIR").map_or_else(default, PathBuf::from);
     let file = folder.join(format!("{name}.gguf"));
     assert!(file.is_file(), "{} is missing; fetch the weights first, or set TSSERVE_WEIGHTS_DIR", file.display());
-    TestRunner::cpu(&open(&file), asked_level().unwrap_or_else(Level::detect), 512, 4096)
+    let level = asked_level().unwrap_or_else(Level::detect);
+    TestRunner::cpu_as(&open(&file), level, None, cache_type, 512, 4096)
 }
 
 /// Differences of log-probabilities met so far.
@@ -85,9 +105,9 @@ fn want(facts: &Value) -> RowWant {
     RowWant::TopK { k: 10, chosen }
 }
 
-fn check(name: &str) {
+fn check(name: &str, limits: &Limits) {
     let _one = MEMORY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut model = load(name);
+    let mut model = load(name, limits.cache_type);
     let facts = json(&format!("real/{name}.json"));
     let (mut prompts, mut decoded) = (Differences::default(), Differences::default());
     for case in facts["cases"].as_array().unwrap() {
@@ -100,7 +120,7 @@ fn check(name: &str) {
         let mut sequence = model.sequence();
         let plan = model.plan(&mut sequence, &tokens, outputs);
         for (i, row) in model.run(vec![plan]).iter().enumerate() {
-            prompts.add(row, &steps[i], answer[i], CLEAR_GAP_AS_PROMPT, &format!("{} step {i}", case["text"]));
+            prompts.add(row, &steps[i], answer[i], limits.clear_gap_as_prompt, &format!("{} step {i}", case["text"]));
         }
         model.drop_sequence(sequence);
         // The answer token by token.
@@ -109,7 +129,7 @@ fn check(name: &str) {
         for (i, facts) in steps.iter().enumerate() {
             let plan = model.plan(&mut sequence, &tokens, last_row(tokens.len(), want(facts)));
             let row = model.run(vec![plan]).remove(0);
-            decoded.add(&row, facts, answer[i], CLEAR_GAP, &format!("{} step {i} decoded", case["text"]));
+            decoded.add(&row, facts, answer[i], limits.clear_gap, &format!("{} step {i} decoded", case["text"]));
             model.free_out_of_window(&mut sequence);
             tokens = vec![answer[i]];
             model.role = RowRole::Decode;
@@ -117,31 +137,47 @@ fn check(name: &str) {
         model.drop_sequence(sequence);
         model.role = RowRole::Prompt;
     }
+    let text = ids(&json("real/gpl3-ids.json")["ids"][name]);
+    let name = format!("{name}, {}", limits.cache_type);
     println!("{name} as prompts: {prompts}");
     println!("{name} decoded:    {decoded}");
-    let text = ids(&json("real/gpl3-ids.json")["ids"][name]);
     for n in [512, 1536] {
         let expected = facts["perplexity"][n.to_string()]["mean_nll"].as_f64().unwrap();
         let found = model.mean_nll(&text[..n], 256);
         let off = (found - expected).exp() - 1.0;
         println!("{name}: perplexity of {n} tokens off by {:.3} %", off * 100.0);
-        assert!(off.abs() < PERPLEXITY, "{name}: mean NLL of {n} tokens is {found}, expected {expected}");
+        assert!(off.abs() < limits.perplexity, "{name}: mean NLL of {n} tokens is {found}, expected {expected}");
     }
-    assert!(prompts.mean() <= AS_PROMPT, "{name} as prompts: {prompts}");
-    assert!(decoded.mean() <= DECODED, "{name} decoded: {decoded}");
+    assert!(prompts.mean() <= limits.as_prompt, "{name} as prompts: {prompts}");
+    assert!(decoded.mean() <= limits.decoded, "{name} decoded: {decoded}");
 }
 
 #[test]
 fn smollm2() {
-    check("smollm2-135m-instruct-q4_1");
+    check("smollm2-135m-instruct-q4_1", &F16);
 }
 
 #[test]
 fn qwen2_5_coder() {
-    check("qwen2.5-coder-0.5b-instruct-q4_k_m");
+    check("qwen2.5-coder-0.5b-instruct-q4_k_m", &F16);
 }
 
 #[test]
 fn gemma_3_270m() {
-    check("gemma-3-270m-q4_k_m");
+    check("gemma-3-270m-q4_k_m", &F16);
+}
+
+#[test]
+fn smollm2_with_a_cache_of_8_bits() {
+    check("smollm2-135m-instruct-q4_1", &Q8_0);
+}
+
+#[test]
+fn qwen2_5_coder_with_a_cache_of_8_bits() {
+    check("qwen2.5-coder-0.5b-instruct-q4_k_m", &Q8_0);
+}
+
+#[test]
+fn gemma_3_270m_with_a_cache_of_8_bits() {
+    check("gemma-3-270m-q4_k_m", &Q8_0);
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use runner::{Sequence, TINY, TestRunner, fixtures, last_row, levels, open};
 use tsserve_engine::{ModelRunner, RowRole, RowWant, StepPlan};
-use tsserve_models::cpu::CpuRunner;
+use tsserve_models::cpu::{CacheType, CpuRunner};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -61,9 +61,9 @@ fn mixed(model: &mut TestRunner<CpuRunner>, answers: &mut [Sequence], prompt: &m
 #[test]
 fn a_step_allocates_its_results_only() {
     for name in TINY {
-        for level in levels() {
+        for (level, cache_type) in levels().into_iter().flat_map(|level| CacheType::ALL.map(|kind| (level, kind))) {
             let checkpoint = open(&fixtures().join("models").join(name));
-            let mut model = TestRunner::cpu(&checkpoint, level, 128, 1024);
+            let mut model = TestRunner::cpu_as(&checkpoint, level, None, cache_type, 128, 1024);
             let mut answers = [model.sequence(), model.sequence(), model.sequence()];
             let mut prompt = model.sequence();
             // The lists of rows grow to what the largest step needs.
@@ -72,12 +72,16 @@ fn a_step_allocates_its_results_only() {
             for chunk in [1, 7, 32, 100, 160] {
                 let plan = mixed(&mut model, &mut answers, &mut prompt, chunk);
                 // The list of results, and each one's list of candidates.
-                assert_eq!(allocations(&mut model, &plan), 1 + answers.len(), "{name} {level}, a chunk of {chunk}");
+                assert_eq!(
+                    allocations(&mut model, &plan),
+                    1 + answers.len(),
+                    "{name} {level} {cache_type}, a chunk of {chunk}"
+                );
             }
             let mut quiet = StepPlan { sequences: vec![model.plan(&mut prompt, &[5; 100], Vec::new())] };
-            assert_eq!(allocations(&mut model, &quiet), 0, "{name} {level}, without outputs");
+            assert_eq!(allocations(&mut model, &quiet), 0, "{name} {level} {cache_type}, without outputs");
             quiet.sequences = vec![model.plan(&mut prompt, &[5; 160], Vec::new())];
-            assert_eq!(allocations(&mut model, &quiet), 0, "{name} {level}, without outputs, longer");
+            assert_eq!(allocations(&mut model, &quiet), 0, "{name} {level} {cache_type}, without outputs, longer");
         }
     }
 }

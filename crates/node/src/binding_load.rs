@@ -2,7 +2,8 @@ use std::collections::HashMap;
 
 use napi_derive::napi;
 use tsserve_core::{
-    CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel, ModelKind, Quantization,
+    CacheType, CachedModel, CoreError, DeviceKind, Dtype, LoadOptions, LoadProgress, LoadedModel, ModelKind,
+    Quantization,
 };
 
 /// How to load a model; unset fields are derived from the machine and the model.
@@ -26,6 +27,8 @@ pub struct BindingLoadOptions {
     pub max_batch_tokens: Option<u32>,
     /// Bytes.
     pub kv_cache_memory: Option<f64>,
+    #[napi(ts_type = "'f16' | 'q8_0'")]
+    pub kv_cache_type: Option<String>,
     pub threads: Option<u32>,
     pub prefix_cache: Option<bool>,
     pub speculation: Option<bool>,
@@ -63,6 +66,13 @@ impl TryFrom<BindingLoadOptions> for LoadOptions {
         let quantization = options.quantization.as_deref();
         let quantization =
             quantization.map(|name| Quantization::from_name(name).ok_or_else(|| unknown(name))).transpose()?;
+        let unknown = |name: &str| {
+            let names = CacheType::ALL.map(CacheType::name).join(", ");
+            invalid("kvCacheType", format!("unknown kv-cache-type '{name}': use one of {names}"))
+        };
+        let cache_type = options.kv_cache_type.as_deref();
+        let kv_cache_type =
+            cache_type.map(|name| CacheType::from_name(name).ok_or_else(|| unknown(name))).transpose()?;
         Ok(Self {
             model: options.model,
             hub_only: options.hub_only.unwrap_or(false),
@@ -74,6 +84,7 @@ impl TryFrom<BindingLoadOptions> for LoadOptions {
             max_queue: options.max_queue.map(|n| n as usize),
             max_batch_tokens: options.max_batch_tokens.map(|n| n as usize),
             kv_cache_memory: options.kv_cache_memory.map(|n| n as u64),
+            kv_cache_type,
             threads: options.threads.map(|n| n as usize),
             prefix_cache: options.prefix_cache,
             speculation: options.speculation,
@@ -143,6 +154,8 @@ pub struct BindingLoadedModel {
     pub max_num_seqs: u32,
     pub max_batch_tokens: u32,
     pub kv_bytes: f64,
+    /// How keys and values are kept: "f16", "q8_0", "q8_0, f16 in 5 of 24 layers"; of a text model.
+    pub kv_cache_type: Option<String>,
     pub kv_blocks: u32,
     pub block_size: u32,
     pub device: String,
@@ -183,6 +196,7 @@ impl From<LoadedModel> for BindingLoadedModel {
             max_num_seqs: model.max_num_seqs as u32,
             max_batch_tokens: model.max_batch_tokens as u32,
             kv_bytes: model.kv_bytes as f64,
+            kv_cache_type: model.kv_cache_type,
             kv_blocks: model.kv_blocks as u32,
             block_size: model.block_size as u32,
             device: model.device,

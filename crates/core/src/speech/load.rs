@@ -62,6 +62,9 @@ pub(crate) fn load(
         }
         (_, dtype) => dtype == Some(Dtype::F32),
     };
+    if options.kv_cache_type.is_some() {
+        warnings.push("kv-cache-type has no effect on a speech model".to_owned());
+    }
     let config = checkpoint.config.clone();
     let sizes = checkpoint.weight_files().into_iter().filter_map(|file| file.metadata().ok());
     let weight_bytes: u64 = sizes.map(|metadata| metadata.len()).sum();
@@ -104,6 +107,7 @@ pub(crate) fn load(
         max_num_seqs: MAX_RUNNING,
         max_batch_tokens: config.text_context,
         kv_bytes: 0,
+        kv_cache_type: None,
         kv_blocks: 0,
         block_size: 0,
         device: "cpu".to_owned(),

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-type V = __m256;
-const LANES: usize = 8;
-const PER_PAGE: usize = 2;
+pub(super) type V = __m256;
+pub(super) const LANES: usize = 8;
+pub(super) const PER_PAGE: usize = 2;
 const TILE_ROWS: usize = 6;
 
 tile_kernels!("avx2,fma,f16c");
@@ -13,7 +13,7 @@ macro_rules! operations {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[target_feature(enable = "avx2,fma,f16c")]
         #[inline]
-        fn $name($($arg: V),*) -> V {
+        pub(super) fn $name($($arg: V),*) -> V {
             $body
         }
     )*};
@@ -36,7 +36,7 @@ operations! {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn splat(x: f32) -> V {
+pub(super) fn splat(x: f32) -> V {
     _mm256_set1_ps(x)
 }
 
@@ -44,7 +44,7 @@ fn splat(x: f32) -> V {
 /// 8 f32 can be read there.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn load(from: *const f32) -> V {
+pub(super) unsafe fn load(from: *const f32) -> V {
     // SAFETY: by contract.
     unsafe { _mm256_loadu_ps(from) }
 }
@@ -53,7 +53,7 @@ unsafe fn load(from: *const f32) -> V {
 /// 8 f32 can be written there.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn store(to: *mut f32, x: V) {
+pub(super) unsafe fn store(to: *mut f32, x: V) {
     // SAFETY: by contract.
     unsafe { _mm256_storeu_ps(to, x) }
 }
@@ -62,7 +62,7 @@ unsafe fn store(to: *mut f32, x: V) {
 /// 8 f16 can be read there.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn load_half(from: *const u16) -> V {
+pub(super) unsafe fn load_half(from: *const u16) -> V {
     // SAFETY: by contract.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(from.cast()) })
 }
@@ -78,7 +78,7 @@ unsafe fn store_half(to: *mut u16, x: V) {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn sum_page([a, b]: [V; PER_PAGE]) -> f32 {
+pub(super) fn sum_page([a, b]: [V; PER_PAGE]) -> f32 {
     sum_8(add(a, b))
 }
 
@@ -93,7 +93,7 @@ pub(super) fn sum_8(x: V) -> f32 {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn max_page([a, b]: [V; PER_PAGE]) -> f32 {
+pub(super) fn max_page([a, b]: [V; PER_PAGE]) -> f32 {
     max_8(max(a, b))
 }
 

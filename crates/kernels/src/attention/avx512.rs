@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 
 use super::avx2;
 
-type V = __m512;
-const LANES: usize = 16;
-const PER_PAGE: usize = 1;
+pub(super) type V = __m512;
+pub(super) const LANES: usize = 16;
+pub(super) const PER_PAGE: usize = 1;
 const TILE_ROWS: usize = 12;
 
 tile_kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
@@ -15,7 +15,7 @@ macro_rules! operations {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         #[inline]
-        fn $name($($arg: V),*) -> V {
+        pub(super) fn $name($($arg: V),*) -> V {
             $body
         }
     )*};
@@ -40,7 +40,7 @@ operations! {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn splat(x: f32) -> V {
+pub(super) fn splat(x: f32) -> V {
     _mm512_set1_ps(x)
 }
 
@@ -48,7 +48,7 @@ fn splat(x: f32) -> V {
 /// 16 f32 can be read there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn load(from: *const f32) -> V {
+pub(super) unsafe fn load(from: *const f32) -> V {
     // SAFETY: by contract.
     unsafe { _mm512_loadu_ps(from) }
 }
@@ -57,7 +57,7 @@ unsafe fn load(from: *const f32) -> V {
 /// 16 f32 can be written there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn store(to: *mut f32, x: V) {
+pub(super) unsafe fn store(to: *mut f32, x: V) {
     // SAFETY: by contract.
     unsafe { _mm512_storeu_ps(to, x) }
 }
@@ -66,7 +66,7 @@ unsafe fn store(to: *mut f32, x: V) {
 /// 16 f16 can be read there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn load_half(from: *const u16) -> V {
+pub(super) unsafe fn load_half(from: *const u16) -> V {
     // SAFETY: by contract.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(from.cast()) })
 }
@@ -82,13 +82,13 @@ unsafe fn store_half(to: *mut u16, x: V) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn sum_page([x]: [V; PER_PAGE]) -> f32 {
+pub(super) fn sum_page([x]: [V; PER_PAGE]) -> f32 {
     avx2::sum_8(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn max_page([x]: [V; PER_PAGE]) -> f32 {
+pub(super) fn max_page([x]: [V; PER_PAGE]) -> f32 {
     avx2::max_8(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)))
 }
 

@@ -1,6 +1,6 @@
 //! What a level must do for attention, and the table of who does it.
 
-use super::{Partial, SPAN, scalar};
+use super::{CacheType, Partial, SPAN, q8, scalar};
 use crate::Level;
 
 /// Pages of one span.
@@ -9,7 +9,7 @@ pub(super) const SPAN_PAGES: usize = SPAN / super::PAGE;
 /// A few query rows against the positions of one span: scores, weights, weighted values.
 ///
 /// Row r sees the positions `ranges[r].0..ranges[r].1`, counted from the span's start. What it gets depends on nothing
-/// but its query and those positions' keys and values:
+/// but its query and those positions' keys and values. In an f16 cache (`q8` has the other type's definition):
 /// 1. `s[j]` grows from 0 by one fused multiply-add per dimension, first to last; then the soft-cap.
 /// 2. `max` is the largest score, `p[j] = exp(s[j] - max)`; 16 lanes sum the weights, position j in lane j % 16, in
 ///    order, and `sum` is the sum of the lanes ([`super::math::sum_lanes`]).
@@ -17,11 +17,11 @@ pub(super) const SPAN_PAGES: usize = SPAN / super::PAGE;
 ///
 /// A row that sees nothing gets `max` of minus infinity and `sum` 0, and its outputs are not touched.
 pub(super) struct Tile<'a> {
-    /// `[head_dim][tile_rows]`
+    /// Packed by `Kernels::pack`, `head_dim * tile_rows` long.
     pub q: &'a [f32],
     pub head_dim: usize,
     /// The span's pages; null where no row sees a position.
-    pub pages: &'a [*const u16; SPAN_PAGES],
+    pub pages: &'a [*const u8; SPAN_PAGES],
     /// What will be read soon.
     pub ahead: Option<&'a Ahead>,
     /// One per row; as many rows as these, up to the level's `tile_rows`.
@@ -38,41 +38,36 @@ pub(super) struct Tile<'a> {
 /// What to fetch meanwhile: keys or values of a page for every page whose keys, and then whose values, are worked on.
 /// Only hints.
 pub(super) struct Ahead {
-    pub keys: [*const u16; SPAN_PAGES],
-    pub values: [*const u16; SPAN_PAGES],
+    pub keys: [*const u8; SPAN_PAGES],
+    pub values: [*const u8; SPAN_PAGES],
 }
 
-/// A tile's values, as the kernels pass them on.
-#[derive(Clone, Copy)]
-pub(super) struct Values<'a> {
-    pub pages: &'a [*const u16; SPAN_PAGES],
-    pub ahead: Option<&'a [*const u16; SPAN_PAGES]>,
-    pub head_dim: usize,
-}
-
-/// The kernels of one level.
+/// The kernels of one level for one type of cache.
 ///
 /// All are unsafe for the same reason: the machine must have the level. Beside it, every pointer must be valid for what
 /// it is used for, and pages are not written meanwhile.
 pub(super) struct Kernels {
-    /// Rows of one tile, at most; queries are packed for it.
+    /// Rows of one tile, at most.
     pub tile_rows: usize,
+    /// Packs the queries of a tile, up to `tile_rows`, into `head_dim * tile_rows` f32 of memory.
+    pub pack: unsafe fn(rows: &[&[f32]], head_dim: usize, tile: &mut [f32]),
     pub tile: unsafe fn(Tile<'_>),
     /// Adds a span's outputs to those of the spans before it: with M the larger maximum,
     /// `out = out * exp(max - M) + o * exp(add.max - M)`, the second product fused; the sums likewise.
     pub fold: unsafe fn(state: &mut Partial, out: &mut [f32], add: Partial, o: &[f32]),
     /// `out *= 1 / sum`
     pub finish: unsafe fn(sum: f32, out: &mut [f32]),
-    /// Writes one position's key and value, rounded to f16, into a page.
-    pub write: unsafe fn(page: *mut u16, offset: usize, k: &[f32], v: &[f32]),
+    /// Writes one position's key and value, as the cache keeps them, into a page.
+    pub write: unsafe fn(page: *mut u8, offset: usize, k: &[f32], v: &[f32]),
 }
 
 /// The largest `tile_rows` of all levels.
 pub(super) const MAX_TILE_ROWS: usize = 12;
 
-/// The kernels of a level. The levels between have nothing of their own to gain here.
-pub(super) fn kernels(level: Level) -> &'static Kernels {
+/// The kernels of a level. For f16 the levels between have nothing of their own to gain.
+pub(super) fn kernels(level: Level, cache_type: CacheType) -> &'static Kernels {
     match level {
+        _ if cache_type == CacheType::Q8_0 => q8::kernels(level),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::AvxVnni => &super::avx2::KERNELS,
         #[cfg(target_arch = "x86_64")]
@@ -85,7 +80,7 @@ pub(super) fn kernels(level: Level) -> &'static Kernels {
 
 /// Hints that the cache line there will be read. Any address may be hinted.
 #[inline(always)]
-pub(super) fn prefetch(line: *const u16) {
+pub(super) fn prefetch<T>(line: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint reads nothing.
     unsafe {

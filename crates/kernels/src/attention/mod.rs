@@ -1,4 +1,4 @@
-//! Attention over a paged f16 cache.
+//! Attention over a paged cache of f16, or of 8-bit integers.
 //!
 //! Work is cut at absolute multiples of [`SPAN`] positions, never by batch, chunk or threads, and a query row's answer
 //! depends on nothing but its query and the keys and values it sees. So a row gets the same bits at every level,
@@ -8,10 +8,12 @@
 //! Within a span there are two passes: all scores and their maximum, then weights and weighted values. Between spans
 //! the running maximum, sum and outputs are folded in order (online softmax).
 
+mod cache_type;
 mod kernels;
 mod math;
 mod pages;
 mod panels;
+mod q8;
 mod rows;
 mod scalar;
 mod scratch;
@@ -28,6 +30,7 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+pub use cache_type::CacheType;
 pub use pages::{KvPages, PAGE};
 pub use panels::{PanelScratch, Panels, Queries, ScoresTap, attend_panels};
 pub use rows::attend_rows;
@@ -73,7 +76,7 @@ impl Context<'_> {
     ///
     /// # Panics
     /// If the table or the cache ends before them.
-    fn span_pages(&self, from: usize, to: usize) -> [*const u16; SPAN_PAGES] {
+    fn span_pages(&self, from: usize, to: usize) -> [*const u8; SPAN_PAGES] {
         let mut pages = [std::ptr::null(); SPAN_PAGES];
         for b in from / PAGE..to.div_ceil(PAGE) {
             pages[b % SPAN_PAGES] = self.pages.page(self.table[b], self.head).cast_const();
@@ -88,7 +91,8 @@ impl Context<'_> {
 /// If the machine does not have `level`, or lengths differ.
 pub fn merge<'a>(level: Level, spans: impl IntoIterator<Item = (Partial, &'a [f32])>, out: &mut [f32]) {
     assert!(level.is_available(), "no {level} here");
-    let kernels = kernels(level);
+    // Folding is the same for all caches.
+    let kernels = kernels(level, CacheType::F16);
     let mut state = Partial::NONE;
     for (partial, o) in spans {
         // SAFETY: the machine has the level.
@@ -110,14 +114,5 @@ unsafe fn fold(kernels: &kernels::Kernels, state: &mut Partial, out: &mut [f32],
     } else if !add.is_none() {
         // SAFETY: by contract.
         unsafe { (kernels.fold)(state, out, add, o) };
-    }
-}
-
-/// Packs the queries of a tile: `[head_dim][tile_rows]`, of which as many columns are written as there are queries.
-fn pack(rows: &[&[f32]], head_dim: usize, tile_rows: usize, tile: &mut [f32]) {
-    for (d, places) in tile.chunks_exact_mut(tile_rows).enumerate().take(head_dim) {
-        for (place, row) in places.iter_mut().zip(rows) {
-            *place = row[d];
-        }
     }
 }

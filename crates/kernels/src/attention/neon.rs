@@ -3,9 +3,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-type V = float32x4_t;
-const LANES: usize = 4;
-const PER_PAGE: usize = 4;
+pub(super) type V = float32x4_t;
+pub(super) const LANES: usize = 4;
+pub(super) const PER_PAGE: usize = 4;
 const TILE_ROWS: usize = 6;
 
 tile_kernels!("neon");
@@ -14,7 +14,7 @@ macro_rules! operations {
     ($($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
         #[target_feature(enable = "neon")]
         #[inline]
-        fn $name($($arg: V),*) -> V {
+        pub(super) fn $name($($arg: V),*) -> V {
             $body
         }
     )*};
@@ -36,7 +36,7 @@ operations! {
 
 #[target_feature(enable = "neon")]
 #[inline]
-fn lane_numbers() -> V {
+pub(super) fn lane_numbers() -> V {
     let numbers = [0.0f32, 1.0, 2.0, 3.0];
     // SAFETY: four f32.
     unsafe { load(numbers.as_ptr()) }
@@ -44,7 +44,7 @@ fn lane_numbers() -> V {
 
 #[target_feature(enable = "neon")]
 #[inline]
-fn splat(x: f32) -> V {
+pub(super) fn splat(x: f32) -> V {
     vdupq_n_f32(x)
 }
 
@@ -52,7 +52,7 @@ fn splat(x: f32) -> V {
 /// 4 f32 can be read there.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn load(from: *const f32) -> V {
+pub(super) unsafe fn load(from: *const f32) -> V {
     // SAFETY: by contract.
     unsafe { vld1q_f32(from) }
 }
@@ -61,7 +61,7 @@ unsafe fn load(from: *const f32) -> V {
 /// 4 f32 can be written there.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn store(to: *mut f32, x: V) {
+pub(super) unsafe fn store(to: *mut f32, x: V) {
     // SAFETY: by contract.
     unsafe { vst1q_f32(to, x) }
 }
@@ -72,7 +72,7 @@ unsafe fn store(to: *mut f32, x: V) {
 /// 4 f16 can be read there.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn load_half(from: *const u16) -> V {
+pub(super) unsafe fn load_half(from: *const u16) -> V {
     let x: V;
     // SAFETY: the load by contract; the instruction touches nothing but its registers.
     unsafe {
@@ -103,7 +103,7 @@ unsafe fn store_half(to: *mut u16, x: V) {
 
 #[target_feature(enable = "neon")]
 #[inline]
-fn sum_page([a, b, c, d]: [V; PER_PAGE]) -> f32 {
+pub(super) fn sum_page([a, b, c, d]: [V; PER_PAGE]) -> f32 {
     let x = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
     let x = vadd_f32(vget_low_f32(x), vget_high_f32(x));
     vget_lane_f32::<0>(x) + vget_lane_f32::<1>(x)
@@ -111,7 +111,7 @@ fn sum_page([a, b, c, d]: [V; PER_PAGE]) -> f32 {
 
 #[target_feature(enable = "neon")]
 #[inline]
-fn max_page([a, b, c, d]: [V; PER_PAGE]) -> f32 {
+pub(super) fn max_page([a, b, c, d]: [V; PER_PAGE]) -> f32 {
     let x = max(max(a, c), max(b, d));
     let x = [vgetq_lane_f32::<0>(x), vgetq_lane_f32::<1>(x), vgetq_lane_f32::<2>(x), vgetq_lane_f32::<3>(x)];
     math::max(math::max(x[0], x[2]), math::max(x[1], x[3]))

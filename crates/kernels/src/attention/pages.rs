@@ -1,17 +1,18 @@
-//! The f16 cache of keys and values, in pages of 16 positions.
+//! The cache of keys and values, in pages of 16 positions.
 
 use std::sync::Arc;
 
 use half::f16;
 
+use super::CacheType;
 use super::kernels::kernels;
 use crate::{AlignedBytes, Level};
 
 /// Positions of one page: the lanes of one 512-bit register of scores.
 pub const PAGE: usize = 16;
 
-/// The f16 cache of one layer: `[block]`, and in it `[kv_head]`, of pages. A page holds [`PAGE`] positions: keys as
-/// `[head_dim][16]`, then values as `[16][head_dim]`, all f16 bits.
+/// The cache of one layer: `[block]`, and in it `[kv_head]`, of pages. A page holds [`PAGE`] positions: their keys, then
+/// their values. In f16 keys are `[head_dim][16]` and values `[16][head_dim]`; `q8` says what they are in 8 bits.
 ///
 /// Keys lie with positions side by side, so 16 scores grow in 16 lanes and are never summed across; values lie with
 /// dimensions side by side, so outputs do.
@@ -23,12 +24,13 @@ pub const PAGE: usize = 16;
 pub struct KvPages {
     /// Start of this layer's part of the first block, taken while the bytes were borrowed exclusively; the only way they
     /// are reached.
-    start: *mut u16,
-    /// Values from one block to the next.
+    start: *mut u8,
+    /// Bytes from one block to the next.
     block_stride: usize,
     n_blocks: usize,
     n_kv_heads: usize,
     head_dim: usize,
+    cache_type: CacheType,
     _bytes: Arc<AlignedBytes>,
 }
 
@@ -42,37 +44,32 @@ impl KvPages {
     ///
     /// # Panics
     /// If `head_dim` is not a positive multiple of 8.
-    pub fn new(n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Self {
-        let mut layers = Self::for_layers(1, n_blocks, n_kv_heads, head_dim);
+    pub fn new(cache_type: CacheType, n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Self {
+        let mut layers = Self::for_layers(&[cache_type], n_blocks, n_kv_heads, head_dim);
         layers.remove(0)
     }
 
-    /// The caches of layers that share their blocks. A block's pages lie side by side, `[block][layer]`: with a region
-    /// per layer the first position alone would take a huge page in each.
+    /// The caches of layers that share their blocks, each of its type. A block's pages lie side by side,
+    /// `[block][layer]`: with a region per layer the first position alone would take a huge page in each.
     ///
     /// # Panics
     /// If `head_dim` is not a positive multiple of 8.
-    pub fn for_layers(n_layers: usize, n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Vec<Self> {
+    pub fn for_layers(layers: &[CacheType], n_blocks: usize, n_kv_heads: usize, head_dim: usize) -> Vec<Self> {
         assert!(head_dim > 0 && head_dim.is_multiple_of(8), "heads of {head_dim} are not a multiple of 8");
-        let layer_len = n_kv_heads * page_len(head_dim);
-        let mut bytes = AlignedBytes::zeroed(n_layers * n_blocks * layer_len * size_of::<u16>());
-        let start: *mut u16 = bytes.as_mut_ptr().cast();
+        let bytes_of = |cache_type: &CacheType| cache_type.bytes_per_block(n_kv_heads, head_dim);
+        let block_stride = layers.iter().map(bytes_of).sum();
+        let mut bytes = AlignedBytes::zeroed(n_blocks * block_stride);
+        let start = bytes.as_mut_ptr();
         let bytes = Arc::new(bytes);
-        let layer = |index: usize| Self {
+        let mut before = 0;
+        let layer = |cache_type: &CacheType| {
             // SAFETY: there is at least one block, or nothing is ever read or written.
-            start: if n_blocks == 0 { start } else { unsafe { start.add(index * layer_len) } },
-            block_stride: n_layers * layer_len,
-            n_blocks,
-            n_kv_heads,
-            head_dim,
-            _bytes: Arc::clone(&bytes),
+            let start = if n_blocks == 0 { start } else { unsafe { start.add(before) } };
+            before += bytes_of(cache_type);
+            let cache_type = *cache_type;
+            Self { start, block_stride, n_blocks, n_kv_heads, head_dim, cache_type, _bytes: Arc::clone(&bytes) }
         };
-        (0..n_layers).map(layer).collect()
-    }
-
-    /// Bytes of one block, all its heads.
-    pub const fn bytes_per_block(n_kv_heads: usize, head_dim: usize) -> usize {
-        n_kv_heads * page_len(head_dim) * size_of::<u16>()
+        layers.iter().map(layer).collect()
     }
 
     pub fn n_blocks(&self) -> usize {
@@ -87,7 +84,11 @@ impl KvPages {
         self.head_dim
     }
 
-    /// Writes the key and the value of position `offset` of a block, rounded to f16, for one head.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache_type
+    }
+
+    /// Writes the key and the value of position `offset` of a block, rounded to what the cache keeps, for one head.
     ///
     /// # Safety
     /// Meanwhile no other thread reads this head's page of the block, and none writes this position of it. The machine
@@ -98,9 +99,9 @@ impl KvPages {
     pub unsafe fn write(&self, level: Level, block: u32, head: usize, offset: usize, k: &[f32], v: &[f32]) {
         assert!(offset < PAGE && k.len() == self.head_dim && v.len() == self.head_dim, "not a position of this cache");
         let page = self.page(block, head);
-        // SAFETY: the page is `page_len` values long and the position lies in it; no one else uses it, by contract.
+        // SAFETY: the page is of this type and width, and the position lies in it; no one else uses it, by contract.
         unsafe {
-            (kernels(level).write)(page, offset, k, v);
+            (kernels(level, self.cache_type).write)(page, offset, k, v);
         }
     }
 
@@ -108,17 +109,12 @@ impl KvPages {
     ///
     /// # Panics
     /// If there is no such page.
-    pub(super) fn page(&self, block: u32, head: usize) -> *mut u16 {
+    pub(super) fn page(&self, block: u32, head: usize) -> *mut u8 {
         let block = block as usize;
         assert!(block < self.n_blocks && head < self.n_kv_heads, "no page {block} of head {head}");
         // SAFETY: the page lies within the bytes.
-        unsafe { self.start.add(block * self.block_stride + head * page_len(self.head_dim)) }
+        unsafe { self.start.add(block * self.block_stride + head * self.cache_type.page_bytes(self.head_dim)) }
     }
-}
-
-/// Values of one page.
-const fn page_len(head_dim: usize) -> usize {
-    2 * PAGE * head_dim
 }
 
 /// Rounds to the nearest f16, ties to even, as the conversions of the machines do.

@@ -1,7 +1,7 @@
 //! Attention of many consecutive positions: prompts, and drafts to be verified.
 
 use super::kernels::{MAX_TILE_ROWS, Tile, kernels};
-use super::{Context, PAGE, Partial, SPAN, Scratch, fold, pack};
+use super::{Context, PAGE, Partial, SPAN, Scratch, fold};
 use crate::Level;
 
 /// Positions whose queries pass over a span together, so that its keys and values are fetched once for all of them.
@@ -78,7 +78,7 @@ impl Rows {
         out: *mut f32,
         out_stride: usize,
     ) {
-        let kernels = kernels(self.level);
+        let kernels = kernels(self.level, ctx.pages.cache_type());
         let (head_dim, group, tile_rows) = (ctx.pages.head_dim(), self.group, kernels.tile_rows);
         let parts = scratch.parts(head_dim);
         let n_pairs = n * group;
@@ -88,7 +88,8 @@ impl Rows {
             for (pair, row) in (first..).zip(&mut rows[..n]) {
                 *row = &q[pair / group * q_stride + pair % group * head_dim..][..head_dim];
             }
-            pack(&rows[..n], head_dim, tile_rows, packed);
+            // SAFETY: the machine has the level.
+            unsafe { (kernels.pack)(&rows[..n], head_dim, packed) };
         }
         parts.states[..n_pairs].fill(Partial::NONE);
         let answer = |pair: usize| {

@@ -1,7 +1,7 @@
 //! Attention of one decoded token.
 
 use super::kernels::{Ahead, MAX_TILE_ROWS, SPAN_PAGES, Tile, kernels, prefetch};
-use super::{Context, PAGE, Partial, SPAN, Scratch, pack};
+use super::{CacheType, Context, PAGE, Partial, SPAN, Scratch};
 use crate::Level;
 
 /// Bytes that are fetched before they are worked on. Pages lie anywhere, so the machine does not guess them by itself.
@@ -65,7 +65,7 @@ pub unsafe fn attend_spans(
         q.len() == group * head_dim && partials.len() == n_spans * group && out.len() == n_spans * group * head_dim,
         "lengths of {group} query heads and {n_spans} spans"
     );
-    let kernels = kernels(level);
+    let kernels = kernels(level, ctx.pages.cache_type());
     let parts = scratch.parts(head_dim);
     let mut span = Pages::of(ctx, from, to.min((from / SPAN + 1) * SPAN));
     span.fetch();
@@ -77,7 +77,8 @@ pub unsafe fn attend_spans(
         for (head, q) in heads.iter_mut().zip(q.chunks_exact(head_dim)) {
             *head = q;
         }
-        pack(&heads[..q.len() / head_dim], head_dim, kernels.tile_rows, packed);
+        // SAFETY: the machine has the level, by contract.
+        unsafe { (kernels.pack)(&heads[..q.len() / head_dim], head_dim, packed) };
     }
     let outputs = partials.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * head_dim));
     for (base, (partials, out)) in (from / SPAN * SPAN..).step_by(SPAN).zip(outputs) {
@@ -108,33 +109,40 @@ pub unsafe fn attend_spans(
 
 /// The pages of one span, and which of them are read: first their keys, then their values.
 struct Pages {
-    pages: [*const u16; SPAN_PAGES],
+    pages: [*const u8; SPAN_PAGES],
     first: usize,
     n: usize,
     head_dim: usize,
+    cache_type: CacheType,
 }
 
 impl Pages {
     fn of(ctx: &Context<'_>, from: usize, to: usize) -> Self {
         let first = from % SPAN / PAGE;
         let n = to.div_ceil(PAGE) - from / PAGE;
-        Self { pages: ctx.span_pages(from, to), first, n, head_dim: ctx.pages.head_dim() }
+        let (head_dim, cache_type) = (ctx.pages.head_dim(), ctx.pages.cache_type());
+        Self { pages: ctx.span_pages(from, to), first, n, head_dim, cache_type }
     }
 
-    /// What is read `i`-th: a page's keys or its values, equally long.
-    fn read(&self, i: usize) -> Option<*const u16> {
+    /// What is read `i`-th: a page's keys or its values, nearly equally long.
+    fn read(&self, i: usize) -> Option<*const u8> {
         if i < self.n {
             Some(self.pages[self.first + i])
         } else if i < 2 * self.n {
-            Some(self.pages[self.first + i - self.n].wrapping_add(PAGE * self.head_dim))
+            Some(self.pages[self.first + i - self.n].wrapping_add(self.read_bytes()))
         } else {
             None
         }
     }
 
+    /// Bytes of one read: of a page's keys.
+    fn read_bytes(&self) -> usize {
+        self.cache_type.key_bytes(self.head_dim)
+    }
+
     /// How many reads later is fetched.
     fn distance(&self) -> usize {
-        (DISTANCE / (PAGE * self.head_dim * size_of::<u16>())).max(1)
+        (DISTANCE / self.read_bytes()).max(1)
     }
 
     /// What to fetch during each read; the last reads of all have nothing to fetch but themselves.
@@ -152,7 +160,7 @@ impl Pages {
     /// Fetches what no read before fetches.
     fn fetch(&self) {
         for page in (0..self.distance()).map_while(|i| self.read(i)) {
-            for line in (0..PAGE * self.head_dim).step_by(32) {
+            for line in (0..self.read_bytes()).step_by(64) {
                 prefetch(page.wrapping_add(line));
             }
         }

@@ -4,6 +4,16 @@
 //! It is a macro because functions that are generic over the vector type cannot be compiled for an instruction set, and
 //! intrinsics are only inlined into functions that are.
 
+use super::kernels::SPAN_PAGES;
+
+/// A tile's values, as the kernels pass them on.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub pages: &'a [*const u16; SPAN_PAGES],
+    pub ahead: Option<&'a [*const u16; SPAN_PAGES]>,
+    pub head_dim: usize,
+}
+
 /// Makes `KERNELS` from, in the module that calls it:
 /// - `V`, a vector of `LANES` f32; `PER_PAGE`, how many make 16 lanes; `TILE_ROWS`;
 /// - `splat`, `add`, `sub`, `mul`, `div`, `fma(a, b, c)` = a b + c, `max` like [`super::math::max`], `if_less(a, b, x,
@@ -17,20 +27,28 @@ macro_rules! tile_kernels {
     ($features:literal) => {
         use std::array::from_fn;
 
-        use super::kernels::{Kernels, SPAN_PAGES, Tile, Values, prefetch};
+        use super::kernels::{Kernels, SPAN_PAGES, Tile, prefetch};
         use super::math;
         use super::pages::to_half;
-        use super::scalar::fold_state;
+        use super::scalar::{fold_state, pack_columns};
+        use super::tiles::Values;
         use super::{PAGE, Partial, SPAN};
 
-        pub(super) static KERNELS: Kernels = Kernels { tile_rows: TILE_ROWS, tile, fold, finish, write };
+        pub(super) static KERNELS: Kernels = Kernels { tile_rows: TILE_ROWS, pack, tile, fold, finish, write };
 
         /// Rows that weigh values together, at most.
         const WEIGH_ROWS: usize = 6;
 
+        unsafe fn pack(rows: &[&[f32]], head_dim: usize, tile: &mut [f32]) {
+            pack_columns(rows, head_dim, TILE_ROWS, tile);
+        }
+
         #[target_feature(enable = $features)]
         unsafe fn tile(tile: Tile<'_>) {
             let Tile { q, head_dim, pages, ahead, ranges, soft_cap, scores, partials, out } = tile;
+            let halves = |pages: &[*const u8; SPAN_PAGES]| pages.map(<*const u8>::cast::<u16>);
+            let (pages, ahead) = (&halves(pages), ahead.map(|ahead| [halves(&ahead.keys), halves(&ahead.values)]));
+            let ahead = ahead.as_ref();
             let rows = ranges.len();
             assert!(
                 rows <= TILE_ROWS
@@ -49,7 +67,7 @@ macro_rules! tile_kernels {
                 // SAFETY: the pages from the first to the last that a row sees are pages; `scores` has `rows` rows.
                 page += unsafe {
                     let keys = &pages[page..end];
-                    let ahead = ahead.map_or(keys, |ahead| &ahead.keys[page..end]);
+                    let ahead = ahead.map_or(keys, |[keys, _]| &keys[page..end]);
                     scores_of_pages(rows, q.as_ptr(), keys, ahead, head_dim, scores.as_mut_ptr().add(page * PAGE))
                 };
             }
@@ -72,7 +90,7 @@ macro_rules! tile_kernels {
                 let (ranges, scores) = (&ranges[first..first + n], &scores[first * SPAN..][..n * SPAN]);
                 let out = &mut out[first * head_dim..][..n * head_dim];
                 out.fill(0.0);
-                let ahead = if first == 0 { ahead.map(|ahead| &ahead.values) } else { None };
+                let ahead = if first == 0 { ahead.map(|[_, values]| values) } else { None };
                 // SAFETY: as above, and `scores` and `out` have a row per range.
                 unsafe { values(Values { pages, ahead, head_dim }, ranges, scores, out) };
             }
@@ -80,7 +98,7 @@ macro_rules! tile_kernels {
 
         /// Caps the scores of positions `from..to` and finds the largest.
         #[target_feature(enable = $features)]
-        fn largest(scores: &mut [f32], from: usize, to: usize, soft_cap: Option<f32>) -> f32 {
+        pub(super) fn largest(scores: &mut [f32], from: usize, to: usize, soft_cap: Option<f32>) -> f32 {
             let (first, end) = (from / PAGE, to.div_ceil(PAGE));
             let pages = &mut scores.as_chunks_mut::<PAGE>().0[first..end];
             if let Some(cap) = soft_cap {
@@ -110,7 +128,7 @@ macro_rules! tile_kernels {
         /// Turns the scores of positions `from..to` into weights, and those of the pages' other positions into zeros.
         /// Gives the sum.
         #[target_feature(enable = $features)]
-        fn weights(scores: &mut [f32], from: usize, to: usize, largest: f32) -> f32 {
+        pub(super) fn weights(scores: &mut [f32], from: usize, to: usize, largest: f32) -> f32 {
             let pages = &mut scores.as_chunks_mut::<PAGE>().0[from / PAGE..to.div_ceil(PAGE)];
             let mut sums = [splat(0.0); PER_PAGE];
             for page in pages {
@@ -340,7 +358,7 @@ macro_rules! tile_kernels {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn read(page: &[f32; PAGE]) -> [V; PER_PAGE] {
+        pub(super) fn read(page: &[f32; PAGE]) -> [V; PER_PAGE] {
             let mut v = [splat(0.0); PER_PAGE];
             for (i, v) in v.iter_mut().enumerate() {
                 // SAFETY: PER_PAGE * LANES is 16.
@@ -351,7 +369,7 @@ macro_rules! tile_kernels {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn write_lanes(page: &mut [f32; PAGE], v: [V; PER_PAGE]) {
+        pub(super) fn write_lanes(page: &mut [f32; PAGE], v: [V; PER_PAGE]) {
             for (i, v) in v.into_iter().enumerate() {
                 // SAFETY: PER_PAGE * LANES is 16.
                 unsafe { store(page.as_mut_ptr().add(i * LANES), v) };
@@ -359,7 +377,7 @@ macro_rules! tile_kernels {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn fold(state: &mut Partial, out: &mut [f32], add: Partial, o: &[f32]) {
+        pub(super) unsafe fn fold(state: &mut Partial, out: &mut [f32], add: Partial, o: &[f32]) {
             let (a, b) = fold_state(state, add);
             let (a_lanes, b_lanes) = (splat(a), splat(b));
             let (vectors, tail) = out.as_chunks_mut::<LANES>();
@@ -374,7 +392,7 @@ macro_rules! tile_kernels {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn finish(sum: f32, out: &mut [f32]) {
+        pub(super) unsafe fn finish(sum: f32, out: &mut [f32]) {
             let scale = 1.0 / sum;
             for out in out {
                 *out *= scale;
@@ -382,9 +400,10 @@ macro_rules! tile_kernels {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn write(page: *mut u16, offset: usize, k: &[f32], v: &[f32]) {
+        unsafe fn write(page: *mut u8, offset: usize, k: &[f32], v: &[f32]) {
             let head_dim = k.len();
             assert_eq!(v.len(), head_dim);
+            let page: *mut u16 = page.cast();
             // SAFETY: the page is `[head_dim][16]` keys and `[16][head_dim]` values.
             let values = unsafe { page.add(PAGE * head_dim + offset * head_dim) };
             let mut d = 0;

@@ -243,6 +243,17 @@ impl Lanes for Avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn swap<const N: usize>(a: Self::F) -> Self::F {
+        match N {
+            8 => (a.1, a.0),
+            4 => (_mm256_permute2f128_ps::<1>(a.0, a.0), _mm256_permute2f128_ps::<1>(a.1, a.1)),
+            2 => (_mm256_permute_ps::<0b01_00_11_10>(a.0), _mm256_permute_ps::<0b01_00_11_10>(a.1)),
+            _ => (_mm256_permute_ps::<0b10_11_00_01>(a.0), _mm256_permute_ps::<0b10_11_00_01>(a.1)),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn to_int(a: Self::F) -> Self::I {
         both!(_mm256_cvtps_epi32(a))
     }

@@ -192,6 +192,17 @@ impl Lanes for Avx512 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn swap<const N: usize>(a: Self::F) -> Self::F {
+        match N {
+            8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a),
+            4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a),
+            2 => _mm512_permute_ps::<0b01_00_11_10>(a),
+            _ => _mm512_permute_ps::<0b10_11_00_01>(a),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn to_int(a: Self::F) -> Self::I {
         _mm512_cvtps_epi32(a)
     }

@@ -86,6 +86,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn reduce_add(a: Self::F) -> f32;
     /// The greatest lane; no lane is NaN.
     unsafe fn reduce_max(a: Self::F) -> f32;
+    /// Lane i of lane `i ^ N`, N being 8, 4, 2 or 1: neighbours change places.
+    unsafe fn swap<const N: usize>(a: Self::F) -> Self::F;
 
     /// Of integral values that fit an i32; anything else gives any integer.
     unsafe fn to_int(a: Self::F) -> Self::I;

@@ -231,6 +231,19 @@ impl Lanes for Neon {
     }
 
     #[inline]
+    unsafe fn swap<const N: usize>(a: Self::F) -> Self::F {
+        // SAFETY: NEON is part of the target.
+        unsafe {
+            match N {
+                8 => [a[2], a[3], a[0], a[1]],
+                4 => [a[1], a[0], a[3], a[2]],
+                2 => a.map(|a| vextq_f32::<2>(a, a)),
+                _ => a.map(|a| vrev64q_f32(a)),
+            }
+        }
+    }
+
+    #[inline]
     unsafe fn to_int(a: Self::F) -> Self::I {
         each!(vcvtnq_s32_f32(a))
     }

@@ -171,6 +171,11 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn swap<const N: usize>(a: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i ^ N])
+    }
+
+    #[inline(always)]
     unsafe fn to_int(a: Self::F) -> Self::I {
         map(a, |a| a as i32)
     }

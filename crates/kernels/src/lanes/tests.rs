@@ -59,3 +59,32 @@ fn halves_are_the_nearest_at_every_level() {
         }
     }
 }
+
+leveled! {
+    unsafe fn swaps_at(x: *const f32, to: *mut [f32; LANES]) = swaps_with;
+}
+
+#[inline(always)]
+unsafe fn swaps_with<L: Lanes>(x: *const f32, to: *mut [f32; LANES]) {
+    // SAFETY: sixteen values, and four times as many.
+    unsafe {
+        let x = L::load(x);
+        L::store(to.cast(), L::swap::<1>(x));
+        L::store(to.add(1).cast(), L::swap::<2>(x));
+        L::store(to.add(2).cast(), L::swap::<4>(x));
+        L::store(to.add(3).cast(), L::swap::<8>(x));
+    }
+}
+
+#[test]
+fn neighbours_change_places_at_every_level() {
+    let x: [f32; LANES] = std::array::from_fn(|i| i as f32);
+    for level in Level::available() {
+        let mut swapped = [[0.0; LANES]; 4];
+        // SAFETY: the level is available, and these are sixteen values and four times as many.
+        unsafe { swaps_at(level, x.as_ptr(), swapped.as_mut_ptr()) };
+        for (swapped, n) in swapped.iter().zip([1, 2, 4, 8]) {
+            assert!(swapped.iter().enumerate().all(|(i, &x)| x == (i ^ n) as f32), "{level}: {swapped:?}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use crate::step::BLOCK_SIZE;
 
 /// The cache groups of a model whose cache holds `dtype`; see [`kv_groups`].
 pub fn kv_layout(architecture: &Architecture, dtype: Dtype) -> Vec<KvGroupLayout> {
-    kv_groups(architecture, |attention| 2 * BLOCK_SIZE * row_len(attention) * dtype.size_in_bytes())
+    kv_groups(architecture, |_, attention| 2 * BLOCK_SIZE * row_len(attention) * dtype.size_in_bytes())
 }
 
 /// Keys and values of one layer, each `[n_blocks * BLOCK_SIZE, kv_heads * head_dim]`: row `b * BLOCK_SIZE + i` is

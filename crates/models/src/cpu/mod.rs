@@ -5,6 +5,7 @@
 
 mod attend;
 mod buffers;
+mod cache;
 mod costs;
 mod forward;
 mod head;
@@ -18,9 +19,11 @@ mod tiled;
 mod weights;
 
 pub use tsserve_kernels::Level;
+pub use tsserve_kernels::attention::CacheType;
 
+pub use cache::{cache_summary, kv_layout};
 pub use measure::{Peaks, measure};
 pub use quantization::{PackedSize, Quantization, packed_size};
 pub(crate) use runner::team;
-pub use runner::{CpuOptions, CpuRunner, kv_layout, unsupported};
+pub use runner::{CpuOptions, CpuRunner, unsupported};
 pub(crate) use weights::{format_of, padded};

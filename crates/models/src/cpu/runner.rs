@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tsserve_engine::{CacheGroup, CacheKind, ModelRunner, RunnerError, RunnerSpec, StepCosts, StepPlan, StepResults};
-use tsserve_kernels::attention::KvPages;
+use tsserve_kernels::attention::{CacheType, KvPages};
 use tsserve_kernels::{Level, Team};
 
 use super::buffers::Buffers;
+use super::cache::{kv_caches, layer_types, layout_of};
 use super::costs::calibrate;
 use super::forward::{Constants, Forward, MAX_ROPES, Parts};
 use super::head::Head;
@@ -21,7 +22,6 @@ use crate::candle::{HiddenPoint, HiddenTap};
 use crate::checkpoint::Checkpoint;
 use crate::config::ConfigError;
 use crate::error::ModelError;
-use crate::kv_groups::{KvGroupLayout, kv_groups};
 use crate::step::BLOCK_SIZE;
 
 /// How a model is to run. All sizes are final: nothing grows afterwards.
@@ -33,11 +33,13 @@ pub struct CpuOptions {
     pub threads: usize,
     /// What becomes of weights that are not quantised. `None`: they stay as they are.
     pub quantization: Option<Quantization>,
+    /// How keys and values are kept.
+    pub cache_type: CacheType,
     /// Longest sequence, in tokens.
     pub max_context: usize,
     /// Most tokens in one step.
     pub max_batch_tokens: usize,
-    /// Blocks per cache group, in the order of [`kv_layout`].
+    /// Blocks per cache group, in the order of [`kv_layout`](super::kv_layout).
     pub kv_blocks: Vec<usize>,
 }
 
@@ -60,11 +62,6 @@ pub struct CpuRunner {
     buffers: Buffers,
     head_groups: Vec<usize>,
     costs: Option<StepCosts>,
-}
-
-/// The cache groups of a model on this runner, in the order in which plans carry block tables.
-pub fn kv_layout(architecture: &Architecture) -> Vec<KvGroupLayout> {
-    kv_groups(architecture, |attention| KvPages::bytes_per_block(attention.n_kv_heads, attention.head_dim))
 }
 
 /// Why this runner cannot compute a model, as half a sentence; `None` if it can.
@@ -115,7 +112,8 @@ impl CpuRunner {
             return Err(refuse(format!("a model on the packed CPU runner of which {why}")));
         }
         let architecture = checkpoint.architecture.clone();
-        let layout = kv_layout(&architecture);
+        let cache_types = layer_types(checkpoint, options.cache_type);
+        let layout = layout_of(&architecture, &cache_types);
         if layout.len() != options.kv_blocks.len() {
             return Err(refuse(format!(
                 "a cache of {} groups for a model of {}",
@@ -127,7 +125,7 @@ impl CpuRunner {
         let model = pack(checkpoint, options.quantization, options.threads, progress)?;
         let group_of = |index| layout.iter().position(|group| group.layers.contains(&index)).unwrap_or(0);
         let groups: Vec<usize> = (0..architecture.layers.len()).map(group_of).collect();
-        let caches = kv_caches(&architecture, &layout, &groups, &options.kv_blocks);
+        let caches = kv_caches(&architecture, &cache_types, &layout, &groups, &options.kv_blocks);
         let buffers = Buffers::new(
             options.level,
             &architecture,
@@ -275,26 +273,6 @@ impl ModelRunner for CpuRunner {
         }
         Ok(results)
     }
-}
-
-/// The cache of each layer; `groups` is the cache group of each.
-fn kv_caches(
-    architecture: &Architecture,
-    layout: &[KvGroupLayout],
-    groups: &[usize],
-    blocks: &[usize],
-) -> Vec<KvPages> {
-    let mut by_group: Vec<_> = layout
-        .iter()
-        .zip(blocks)
-        .map(|(group, &n_blocks)| {
-            let first = group.layers.first().map(|&layer| &architecture.layers[layer].attention);
-            let (heads, head_dim) = first.map_or((0, 8), |attention| (attention.n_kv_heads, attention.head_dim));
-            KvPages::for_layers(group.layers.len(), n_blocks, heads, head_dim).into_iter()
-        })
-        .collect();
-    // Layers of a group are in ascending order.
-    groups.iter().filter_map(|&group| by_group[group].next()).collect()
 }
 
 /// The team of `n_threads` that all models of the process share.

@@ -18,7 +18,7 @@ use tsserve_engine::{
 use tsserve_models::BLOCK_SIZE;
 use tsserve_models::candle::{CandleRunner, Dtype, RunnerDevice, RunnerOptions, kv_layout};
 use tsserve_models::checkpoint::Checkpoint;
-use tsserve_models::cpu::{self, CpuOptions, CpuRunner, Level, Quantization};
+use tsserve_models::cpu::{self, CacheType, CpuOptions, CpuRunner, Level, Quantization};
 use tsserve_models::weights::ModelFiles;
 
 #[allow(unused_imports, reason = "each test binary uses its own part")]
@@ -121,22 +121,24 @@ impl TestRunner {
 impl TestRunner<CpuRunner> {
     /// Packed weights, on two threads.
     pub fn cpu(checkpoint: &Checkpoint, level: Level, n_blocks: usize, max_context: usize) -> Self {
-        Self::cpu_quantized(checkpoint, level, None, n_blocks, max_context)
+        Self::cpu_as(checkpoint, level, None, CacheType::F16, n_blocks, max_context)
     }
 
-    /// Quantised at load.
-    pub fn cpu_quantized(
+    /// Quantised at load, with a cache of some type.
+    pub fn cpu_as(
         checkpoint: &Checkpoint,
         level: Level,
         quantization: Option<Quantization>,
+        cache_type: CacheType,
         n_blocks: usize,
         max_context: usize,
     ) -> Self {
-        let groups = cpu::kv_layout(&checkpoint.architecture).len();
+        let groups = cpu::kv_layout(checkpoint, cache_type).len();
         let options = CpuOptions {
             level,
             threads: 2,
             quantization,
+            cache_type,
             max_context,
             max_batch_tokens: 512,
             kv_blocks: vec![n_blocks; groups],
