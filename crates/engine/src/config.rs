@@ -17,8 +17,8 @@ pub struct EngineConfig {
     /// Whether blocks of equal content are reused between requests.
     pub prefix_cache: bool,
     /// How long a step that writes answers should take at most, by the runner's cost table: it says how much of a prompt
-    /// is computed beside them, at least one block, and as much as takes as long as the answers alone. `None`, or no table: whole chunks. See
-    /// [`EngineConfig::INTER_TOKEN_TARGET`].
+    /// is computed beside them: at least one block, and as much as makes the step five times as long as its answers
+    /// alone. `None`, or no table: whole chunks. See [`EngineConfig::INTER_TOKEN_TARGET`].
     pub inter_token_target: Option<Duration>,
     /// Whether and how tokens are drafted; needs a cost table. An answer is the same with and without.
     pub speculation: Option<Speculation>,

@@ -3,9 +3,10 @@
 use crate::costs::{StepCosts, StepLoad};
 use crate::{EngineConfig, RowRole};
 
-/// How long a step with chunks may take in any case, in times of its answers alone. Sarathi-Serve (arXiv 2403.02310) takes
-/// 5 of them as a strict promise of the time between tokens.
-const OF_ANSWERS: f64 = 2.0;
+/// How long a step with chunks may take in any case, in times of its answers alone: what Sarathi-Serve (arXiv 2403.02310)
+/// takes as a strict promise of the time between tokens. With 32 users who chat with a small model, 2 of them made the
+/// last wait twice as long for its first token as 5, with no more tokens in all.
+const OF_ANSWERS: f64 = 5.0;
 
 /// Cuts chunks so that steps keep the time that is wanted between two tokens. Where a chunk is cut changes no answer: a
 /// row's bits do not depend on the rows beside it.
@@ -44,9 +45,9 @@ impl Pace {
     }
 
     /// Where the chunk ends in this step: whole where no answer waits for the step, else as far as the target allows, at
-    /// a block's border. Answers that take more than half of the target alone are given as long again: else a busy server
-    /// or a large model would compute prompts a block at a time, each beside a step that costs as much without it. The
-    /// first chunk of a step always has one block, so that prompts get on whatever the target. `None`: not in this step.
+    /// a block's border. Where answers alone take much of the target, it is several times as long as they take: else a busy
+    /// server or a large model would compute prompts a block at a time, each beside a step that costs as much without
+    /// it. The first chunk of a step always has one block, so that prompts get on whatever the target. `None`: not in this step.
     pub(crate) fn cut(&self, planned: &Planned, chunk: Chunk) -> Option<usize> {
         let Chunk { role, start, end } = chunk;
         let target = planned
@@ -102,28 +103,27 @@ mod tests {
             let load = (0..n).fold(StepLoad::default(), |load, _| load.with(RowRole::Decode, 9, 1));
             Planned { load, answers: Some(load), ..alone }
         };
-        // 2 ms for one answer leave 7 rows of a chunk, 4 ms for three leave 5 rows.
-        assert_eq!([1, 3].map(|n| cut(writing(n), 8, 50)), [Some(12); 2]);
+        // 2 ms for one answer leave 7 rows of a chunk.
+        assert_eq!(cut(writing(1), 8, 50), Some(12));
         assert_eq!([15, 16].map(|end| cut(writing(1), 8, end)), [Some(15), Some(12)]);
-        assert_eq!([13, 14].map(|end| cut(writing(3), 8, end)), [Some(13), Some(12)]);
         // The first chunk has a block in any case, a second has no right to it.
         let filled = |rows| {
-            let answers = writing(3);
-            Planned { load: answers.load.with(RowRole::Prompt, 8, rows), has_chunk: true, ..answers }
+            let answer = writing(1);
+            Planned { load: answer.load.with(RowRole::Prompt, 8, rows), has_chunk: true, ..answer }
         };
-        assert_eq!([1, 2].map(|rows| cut(filled(rows), 8, 50)), [Some(12), None]);
+        assert_eq!([3, 4].map(|rows| cut(filled(rows), 8, 50)), [Some(12), None]);
         assert_eq!(cut(Planned { has_chunk: false, ..filled(9) }, 8, 50), Some(12));
         // From the middle of a block to its border.
-        assert_eq!(cut(writing(3), 6, 50), Some(8));
+        assert_eq!(cut(filled(5), 6, 50), Some(8));
     }
 
     #[test]
-    fn many_answers_leave_a_chunk_as_long_as_they_take() {
-        let load = (0..20).fold(StepLoad::default(), |load, _| load.with(RowRole::Decode, 9, 1));
+    fn many_answers_leave_a_chunk_several_times_as_long_as_they_take() {
+        let load = (0..5).fold(StepLoad::default(), |load, _| load.with(RowRole::Decode, 9, 1));
         let planned = Planned { load, answers: Some(load), budget: 100, ..Planned::default() };
-        // 21 ms of answers, and 21 rows of a chunk.
+        // 6 ms of answers, and 23 rows of a chunk.
         assert_eq!(cut(planned, 8, 50), Some(28));
-        assert_eq!(cut(Planned { has_chunk: true, load: load.with(RowRole::Prompt, 0, 18), ..planned }, 8, 50), None);
+        assert_eq!(cut(Planned { has_chunk: true, load: load.with(RowRole::Prompt, 0, 20), ..planned }, 8, 50), None);
     }
 
     #[test]
