@@ -7,6 +7,7 @@ import type { ModelLease, ServedModel } from '../app/types.js';
 import type { ChatRequest } from '../chat/types.js';
 import type { Engine, GenerateRequest } from '../engine/types.js';
 import type { Asker } from './context.js';
+import { mapped } from './mapped.js';
 import type { GenerationMeter, Meter } from './metrics.js';
 
 /** The lease itself, with the model of this request. */
@@ -68,15 +69,14 @@ function counted<Event>(
   return { [Symbol.asyncIterator]: () => events, cancel: () => source.cancel() };
 }
 
-async function* watched<Event>(
+function watched<Event>(
   events: AsyncIterable<Event>,
   meter: Meter<NoInfer<Event>>,
-): AsyncGenerator<Event, undefined, undefined> {
-  for await (const event of events) {
+): AsyncIterableIterator<Event, undefined> {
+  return mapped(events, (event) => {
     meter.see(event);
-    yield event;
-  }
-  return undefined;
+    return event;
+  });
 }
 
 function logPrompt(context: Asker, prompt: () => unknown): void {

@@ -2,6 +2,7 @@
 
 import type { ChatEvent } from '../chat/types.js';
 import type { GenerationEvent, SamplingOptions } from '../engine/types.js';
+import { mapped } from './mapped.js';
 import { mergeConcurrently } from './merge.js';
 
 export interface IndexedEvent<Event> {
@@ -20,14 +21,11 @@ export interface SeveralOptions {
 }
 
 /** @param generate starts a generation; `choice` counts the answers to one prompt */
-export async function* generateSeveral<Event extends ChatEvent | GenerationEvent>(
+export function generateSeveral<Event extends ChatEvent | GenerationEvent>(
   { prompts, n, limit, signal: outer }: SeveralOptions,
   generate: (prompt: number, choice: number, signal: AbortSignal) => AsyncIterable<Event>,
-): AsyncGenerator<IndexedEvent<Event>> {
-  if (prompts === 1 && n === 1) {
-    for await (const event of generate(0, 0, outer)) yield { index: 0, event };
-    return;
-  }
+): AsyncIterable<IndexedEvent<Event>> {
+  if (prompts === 1 && n === 1) return mapped(generate(0, 0, outer), (event) => ({ index: 0, event }));
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
   const sources = Array.from({ length: prompts }, (_, prompt) => {
@@ -50,7 +48,7 @@ export async function* generateSeveral<Event extends ChatEvent | GenerationEvent
         },
     );
   });
-  yield* mergeConcurrently(sources.flat(), limit, () => stop.abort());
+  return mergeConcurrently(sources.flat(), limit, () => stop.abort());
 }
 
 /**
