@@ -69,7 +69,7 @@ export class OutputParser {
   push(pieces: readonly TextPiece[], tokens: readonly TokenInfo[] = [], nTokens = 0): OutputEvent[] {
     const before = this.thinking;
     const text = pieces.map((piece) => encodePiece(piece, this.marks)).join('');
-    this.place(pieces, tokens, text);
+    if (tokens.length > 0) this.place(pieces, tokens, text);
     this.position += text.length;
     if (text !== '') this.reader.feed(text);
     this.steps.next();
@@ -122,7 +122,8 @@ export async function* parseGeneration(generation: Generation, parser: OutputPar
       case 'prompt':
         break;
       case 'delta':
-        yield* parser.push(event.pieces, event.tokens, event.nTokens);
+        // Not `yield*`, which makes several promises for each value of a list.
+        for (const output of parser.push(event.pieces, event.tokens, event.nTokens)) yield output;
         break;
       case 'finished': {
         yield* parser.finish();

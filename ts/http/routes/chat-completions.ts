@@ -72,7 +72,10 @@ async function* chunksOf(
     (_prompt, choice, signal) =>
       model.chat.chat({ ...chat, sampling: samplingOf(request.sampling, choice, model.defaultSeed) }, signal),
   );
-  for await (const { index, event } of answers) yield* machine.push(index, event);
+  // Not `yield*`, which makes several promises for each value of a list.
+  for await (const { index, event } of answers) {
+    for (const chunk of machine.push(index, event)) yield chunk;
+  }
   if (machine.usage === undefined) throw unfinished();
   context.usage = machine.usage;
 }
