@@ -25,13 +25,14 @@ export class SseStream implements Disposable {
   }
 
   /**
-   * Resolves when the client is ready for more.
    * @param event its name, where the stream's events have names
+   * @returns undefined if the client is ready for more, as it mostly is: no promise for every token. Otherwise resolves
+   * when it is, or rejects with ClientGoneError.
    * @throws ClientGoneError
    */
-  async send(data: unknown, event?: string): Promise<void> {
+  send(data: unknown, event?: string): Promise<void> | undefined {
     const line = event === undefined ? '' : `event: ${event}\n`;
-    await this.write(`${line}data: ${JSON.stringify(data)}\n\n`);
+    return this.write(`${line}data: ${JSON.stringify(data)}\n\n`);
   }
 
   /** Ends the stream as OpenAI does. */
@@ -49,12 +50,16 @@ export class SseStream implements Disposable {
     clearTimeout(this.timer);
   }
 
-  private async write(frame: string): Promise<void> {
+  private write(frame: string): Promise<void> | undefined {
     const { res, signal } = this.context;
     if (signal.aborted || res.destroyed) throw new ClientGoneError();
     this.begin();
     this.timer.refresh();
-    if (res.write(frame)) return;
+    return res.write(frame) ? undefined : this.drained();
+  }
+
+  private async drained(): Promise<void> {
+    const { res, signal } = this.context;
     // The signal aborts when the connection closes, so this ends either way.
     await once(res, 'drain', { signal }).catch((error: unknown) => {
       throw signal.aborted ? new ClientGoneError() : error;
