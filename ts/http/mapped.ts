@@ -1,20 +1,34 @@
+/** One stream of values → another, as cheaply as that goes: it is passed for every token. */
+
 /**
- * What comes of a source, value by value. An async generator would do the same with several promises more for each, but it
- * would close the source if `map` threw: here that must not.
+ * What `map` makes of each value of `source`. An async generator would do the same with several promises more for each.
+ * The source is begun at once, and left when the reader leaves or `map` throws.
  */
 export function mapped<In, Out>(
   source: AsyncIterable<In>,
   map: (value: In) => Out,
 ): AsyncIterableIterator<Out, undefined> {
   const values = source[Symbol.asyncIterator]();
-  const done = { done: true, value: undefined } as const;
-  const toResult = (result: IteratorResult<In, unknown>): IteratorResult<Out, undefined> =>
-    result.done === true ? done : { done: false, value: map(result.value) };
+  const leave = async (): Promise<void> => {
+    await values.return?.();
+  };
+  const leaveFor = async (error: unknown): Promise<never> => {
+    await leave();
+    throw error;
+  };
+  const toResult = (result: IteratorResult<In, unknown>): IteratorResult<Out, undefined> | Promise<never> => {
+    if (result.done === true) return { done: true, value: undefined };
+    try {
+      return { done: false, value: map(result.value) };
+    } catch (error) {
+      return leaveFor(error);
+    }
+  };
   return {
     next: () => values.next().then(toResult),
     return: async () => {
-      await values.return?.();
-      return done;
+      await leave();
+      return { done: true, value: undefined };
     },
     [Symbol.asyncIterator]() {
       return this;

@@ -73,7 +73,9 @@ async function* chunksOf(
       model.chat.chat({ ...chat, sampling: samplingOf(request.sampling, choice, model.defaultSeed) }, signal),
   );
   // Not `yield*`, which makes several promises for each value of a list.
-  for await (const { index, event } of answers) for (const chunk of machine.push(index, event)) yield chunk;
+  for await (const { index, event } of answers) {
+    for (const chunk of machine.push(index, event)) yield chunk;
+  }
   if (machine.usage === undefined) throw unfinished();
   context.usage = machine.usage;
 }

@@ -12,6 +12,7 @@ import { acquireModelFor } from '../acquire.js';
 import { answer } from '../answer.js';
 import { readJson } from '../body.js';
 import type { RequestContext } from '../context.js';
+import { mapped } from '../mapped.js';
 import { generateSeveral, type IndexedEvent, samplingOf } from '../several.js';
 import { newId, unfinished, unixSeconds } from './common.js';
 import type { Route } from './route.js';
@@ -42,7 +43,10 @@ async function* chunksOf(context: RequestContext, request: CompletionRequest): A
     logprobs: request.logprobs !== undefined,
     choices: await echoes(model, request),
   });
-  for await (const { index, event } of generateAll(context, request, model)) yield* machine.push(index, event);
+  // Not `yield*`, which makes several promises for each value of a list.
+  for await (const { index, event } of generateAll(context, request, model)) {
+    for (const chunk of machine.push(index, event)) yield chunk;
+  }
   if (machine.usage === undefined) throw unfinished();
   context.usage = machine.usage;
 }
@@ -60,18 +64,19 @@ async function echoOf(model: ServedModel, { echo }: CompletionRequest, prompt: P
 }
 
 /** The events of all prompts, as they come. One request takes no more than the model runs at once. */
-async function* generateAll(
+function generateAll(
   context: RequestContext,
   request: CompletionRequest,
   model: ServedModel,
-): AsyncGenerator<IndexedEvent<GenerationEvent>> {
+): AsyncIterable<IndexedEvent<GenerationEvent>> {
   const { prompts, n } = request;
   const options = { prompts: prompts.length, n, limit: model.info.maxNumSeqs, signal: context.signal };
   const events = generateSeveral(options, (index, choice, signal) => {
     const prompt = prompts[index] ?? { text: '' };
     return model.engine.generate(toGenerateRequest(request, model, prompt, choice), signal);
   });
-  for await (const { index, event } of events) yield { index, event: index % n === 0 ? event : withoutPrompt(event) };
+  if (n === 1) return events;
+  return mapped(events, ({ index, event }) => ({ index, event: index % n === 0 ? event : withoutPrompt(event) }));
 }
 
 /** A prompt is counted once, however many answers it gets. */
