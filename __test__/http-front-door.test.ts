@@ -68,7 +68,7 @@ class Entrance implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await closeServer(this.door.server);
+    if (this.door.server.listening) await closeServer(this.door.server);
   }
 }
 
@@ -145,5 +145,18 @@ describe('a server whose app is still being loaded', () => {
     using socket = await opening;
     socket.send({ model: 'org/one', input: 'hi', store: false });
     expect(await socket.next()).to.include({ type: 'response.created' });
+  });
+
+  it('closes though WebSockets wait', async () => {
+    await using entrance = await Entrance.start();
+    const came = once(entrance.door.server, 'upgrade');
+    const client = connect(entrance.port, '127.0.0.1');
+    client.write('GET /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n');
+    await came;
+    const left = once(client, 'close');
+    client.resume();
+    entrance.door.close();
+    await closeServer(entrance.door.server);
+    await left;
   });
 });

@@ -3,7 +3,6 @@
  * and imports the rest meanwhile.
  */
 
-import type { Server } from 'node:http';
 import { setImmediate } from 'node:timers/promises';
 
 import { createRegistry } from '../app/registry.js';
@@ -55,17 +54,23 @@ export async function serve(model: string | undefined, flags: ServeFlags, versio
   const { allowedHosts } = access;
   const checkAccess = hasKeys ? undefined : createAccessCheck({ allowedHosts, allowedOrigins: [] });
   const door = new FrontDoor({ registry, drain, warnOnce: warnOnce(logger), checkAccess });
-  const { port } = await listen(door.server, flags).catch((error: unknown) => {
-    throw new CliFailure(listenSentence(flags, error), 1, { cause: error });
-  });
+  const open = async (): Promise<OpenApp> => {
+    const { openApp } = await importApp();
+    return openApp(flags, { access, registry, logger, drain, version });
+  };
   const stop = stopSignal();
   let opened: OpenApp | undefined;
   try {
+    // A file that a flag names may be unusable, which is said before anybody is let in and anything is loaded.
+    if (flags.mcpConfig !== undefined || flags.responsesStore !== undefined) opened = await open();
+    const { port } = await listen(door.server, flags).catch((error: unknown) => {
+      throw new CliFailure(listenSentence(flags, error), 1, { cause: error });
+    });
     const loading = model === undefined ? undefined : loadPinned(registry, stop);
     // It may fail before anybody waits for it.
     loading?.catch(() => undefined);
-    const { openApp } = await importApp();
-    opened = await openApp(flags, { access, registry, logger, drain, version });
+    opened ??= await open();
+    stop.throwIfAborted();
     door.open(opened.app);
     const url = serverUrl({ host: flags.host, port });
     say(`tsserve ${version} listens on ${url}`);
@@ -76,7 +81,7 @@ export async function serve(model: string | undefined, flags: ServeFlags, versio
     if (!stop.aborted) throw error;
   } finally {
     if (stop.reason === 'SIGTERM') await finishAnswers(drain, flags.drainTimeout);
-    await closeAll({ server: door.server, opened, registry, engine });
+    await closeAll({ door, opened, registry, engine });
   }
   // A load that is under way in native code would keep the process alive.
   process.exit(0);
@@ -188,7 +193,7 @@ async function finishAnswers(drain: Drain, seconds: number): Promise<void> {
 }
 
 interface Open {
-  readonly server: Server;
+  readonly door: FrontDoor;
   /** Undefined if it did not come to that. */
   readonly opened: OpenApp | undefined;
   readonly registry: ModelRegistry;
@@ -196,8 +201,9 @@ interface Open {
 }
 
 /** Closing the sockets aborts what runs; the engine then frees what it holds. */
-async function closeAll({ server, opened, registry, engine }: Open): Promise<void> {
-  const closed = closeServer(server)
+async function closeAll({ door, opened, registry, engine }: Open): Promise<void> {
+  door.close();
+  const closed = closeServer(door.server)
     // Processes of MCP servers end with ours.
     .then(() => opened?.mcp.close())
     .then(() => opened?.responses.close())

@@ -22,6 +22,8 @@ export class FrontDoor {
   readonly #options: FrontDoorOptions;
   /** In order of arrival. */
   readonly #waiting: (() => void)[] = [];
+  /** Of upgrades that wait: the server no longer knows them, but does not close before them. */
+  readonly #sockets = new Set<Duplex>();
 
   constructor(options: FrontDoorOptions) {
     this.#options = options;
@@ -33,6 +35,12 @@ export class FrontDoor {
     this.server.off('request', this.#receive).off('upgrade', this.#holdUpgrade);
     mountApp(this.server, app);
     for (const enter of this.#waiting.splice(0)) enter();
+  }
+
+  /** Nobody who still waits is let in. */
+  close(): void {
+    this.#waiting.length = 0;
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   readonly #receive: RequestListener = (req, res) => {
@@ -48,9 +56,12 @@ export class FrontDoor {
 
   readonly #holdUpgrade = (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
     const ignore = (): void => undefined;
-    socket.on('error', ignore);
+    const forget = (): boolean => this.#sockets.delete(socket);
+    socket.on('error', ignore).once('close', forget);
+    this.#sockets.add(socket);
     this.#waiting.push(() => {
-      socket.off('error', ignore);
+      socket.off('error', ignore).off('close', forget);
+      forget();
       if (!socket.destroyed) this.server.emit('upgrade', req, socket, head);
     });
   };

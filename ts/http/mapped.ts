@@ -13,7 +13,8 @@ export function mapped<In, Out>(
     await values.return?.();
   };
   const leaveFor = async (error: unknown): Promise<never> => {
-    await leave();
+    // What went wrong first is what is told.
+    await leave().catch(() => undefined);
     throw error;
   };
   const toResult = (result: IteratorResult<In, unknown>): IteratorResult<Out, undefined> | Promise<never> => {

@@ -16,9 +16,9 @@ pub struct EngineConfig {
     pub max_queue: usize,
     /// Whether blocks of equal content are reused between requests.
     pub prefix_cache: bool,
-    /// How long a step that writes answers should take at most, by the runner's cost table: it says how much of a prompt
-    /// is computed beside them: at least one block, and as much as makes the step five times as long as its answers
-    /// alone. `None`, or no table: whole chunks. See [`EngineConfig::INTER_TOKEN_TARGET`].
+    /// How long a step that writes answers should take, by the runner's cost table. It says how much of a prompt is
+    /// computed beside them: at least one block, and, where answers alone take much of it, as much as makes the step five
+    /// times as long as they are. `None`, or no table: whole chunks. See [`EngineConfig::INTER_TOKEN_TARGET`].
     pub inter_token_target: Option<Duration>,
     /// Whether and how tokens are drafted; needs a cost table. An answer is the same with and without.
     pub speculation: Option<Speculation>,
@@ -47,11 +47,9 @@ impl Default for Speculation {
 }
 
 impl EngineConfig {
-    /// 50 ms between tokens. Sarathi-Serve (arXiv 2403.02310) sizes a chunk so that a step with answers in it keeps the
-    /// time between tokens that users are promised, and takes 5 times the time of answers alone as a strict promise.
-    /// Answers alone take 3 to 20 ms with the models that a CPU serves well, which makes 15 to 100 ms of it; 20 tokens a
-    /// second are more than anybody reads. A smaller target would be paid for by prompts: below some 64 rows the fixed
-    /// cost of a step weighs.
+    /// 50 ms between tokens, which Sarathi-Serve (arXiv 2403.02310) would call a strict promise: 20 tokens a second are
+    /// more than anybody reads, and answers alone take 3 to 20 ms with the models that a CPU serves well. A smaller
+    /// target would be paid for by prompts: below some 64 rows the fixed cost of a step weighs.
     pub const INTER_TOKEN_TARGET: Duration = Duration::from_millis(50);
 }
 

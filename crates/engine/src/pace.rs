@@ -44,7 +44,7 @@ impl Pace {
         Self { costs, target, block_size }
     }
 
-    /// Where the chunk ends in this step: whole where no answer waits for the step, else as far as the target allows, at
+    /// Where the chunk ends in this step: whole where no answer waits for the step, else as far as the time allows, at
     /// a block's border. Where answers alone take much of the target, it is several times as long as they take: else a busy
     /// server or a large model would compute prompts a block at a time, each beside a step that costs as much without
     /// it. The first chunk of a step always has one block, so that prompts get on whatever the target. `None`: not in this step.

@@ -19,7 +19,8 @@ const NEWEST: f64 = 0.1;
 const TRIAL: Duration = Duration::from_millis(40);
 const TRIAL_STEPS: u32 = 6;
 
-/// A trial about which nobody reports ends after this long, and its number stays.
+/// A trial about which nobody reports any more ends after this long: its number stays if nobody ever did, since then
+/// stalls are all there is to judge by.
 const UNJUDGED: Duration = Duration::from_millis(250);
 
 /// How long the average of speeds reaches back.
@@ -49,7 +50,8 @@ struct Trial {
     /// The number before it, and its speed.
     from: usize,
     speed: Option<f64>,
-    began: Instant,
+    /// When it began, or was reported about.
+    heard: Instant,
     reported: Reported,
 }
 
@@ -68,12 +70,10 @@ impl Pace {
 
     /// Threads for a piece of work that starts now.
     pub(super) fn n_active(&mut self, now: Instant) -> usize {
-        if self
-            .trial
-            .as_ref()
-            .is_some_and(|t| t.reported.steps == 0 && now.saturating_duration_since(t.began) > UNJUDGED)
+        if let Some(trial) = &self.trial
+            && now.saturating_duration_since(trial.heard) > UNJUDGED
         {
-            self.end_trial(now, true);
+            self.end_trial(now, trial.reported.steps == 0);
         }
         if self.n_active < self.n_threads && self.may_try(now) {
             self.begin_trial(now, self.n_active + 1);
@@ -95,7 +95,8 @@ impl Pace {
     pub(super) fn report(&mut self, now: Instant, expected: Duration, actual: Duration) {
         let (expected, actual) = (expected.as_secs_f64(), actual.as_secs_f64().max(1e-9));
         if let Some(trial) = &mut self.trial {
-            let Trial { reported, speed, .. } = trial;
+            let Trial { reported, speed, heard, .. } = trial;
+            *heard = now;
             reported.steps += 1;
             reported.expected += expected;
             reported.actual += actual;
@@ -120,7 +121,7 @@ impl Pace {
 
     fn begin_trial(&mut self, now: Instant, n: usize) {
         let (from, speed) = (self.n_active, self.speed);
-        self.trial = Some(Trial { from, speed, began: now, reported: Reported::default() });
+        self.trial = Some(Trial { from, speed, heard: now, reported: Reported::default() });
         self.n_active = n;
         self.stalled = 0.0;
     }
@@ -229,6 +230,23 @@ mod tests {
         machine.reports = false;
         let shares = machine.run(4 * SECOND);
         assert!(shares[0] > 0.3, "{shares:?}");
+    }
+
+    #[test]
+    fn a_trial_that_reports_leave_unfinished_is_given_up() {
+        let (time, stalled) = (|_| STEP, |n| if n == 2 { 0.9 } else { 0.0 });
+        let mut machine = machine(2, &time, &stalled);
+        while machine.pace.trial.is_none() {
+            machine.run(STEP);
+        }
+        machine.run(2 * STEP);
+        assert_eq!(machine.pace.n_active, 1);
+        // From now on somebody else works, who reports nothing and stalls nobody.
+        machine.reports = false;
+        machine.stalled = &|_| 0.0;
+        machine.run(SECOND);
+        let shares = machine.run(SECOND);
+        assert!(shares[1] > 0.99, "{shares:?}");
     }
 
     #[test]

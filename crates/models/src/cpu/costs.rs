@@ -12,8 +12,9 @@ use crate::step::BLOCK_SIZE;
 /// a prompt's.
 const ROWS: [usize; 10] = [1, 8, 32, 128, 4, 16, 64, 2, 6, 3];
 
-/// So many of them are measured in any case: behind the last, time grows in proportion.
+/// So many of them are measured in any case, so often: behind the last, time grows in proportion.
 const LEAST_ROWS: usize = 3;
+const LEAST_ROUNDS: usize = 2;
 
 const ROUNDS: usize = 3;
 
@@ -39,7 +40,7 @@ pub(super) fn calibrate(runner: &mut CpuRunner) -> Option<StepCosts> {
     let mut points = Vec::with_capacity(ROUNDS * ROWS.len());
     for round in 0..ROUNDS {
         for (i, rows) in ROWS.into_iter().enumerate() {
-            if (round > 0 || i >= LEAST_ROWS) && started.elapsed() > PATIENCE {
+            if (round >= LEAST_ROUNDS || i >= LEAST_ROWS) && started.elapsed() > PATIENCE {
                 break;
             }
             points.extend(time(runner, 0, rows).map(|time| (rows, time)));
