@@ -49,6 +49,8 @@ interface Trace {
   readonly tokens: number;
 }
 
+const maxTries = 3;
+
 let asked = 0;
 
 export async function chatLoad(load: ChatLoad): Promise<ChatSample> {
@@ -102,6 +104,7 @@ function chat({ port, tokens, prefixCache }: ChatLoad, agent: Agent): Promise<Tr
     const start = performance.now();
     const parts: number[] = [];
     let counted = 0;
+    let tries = 0;
     const parser = createParser({
       onEvent: ({ data }) => {
         if (data === '[DONE]') return;
@@ -128,8 +131,9 @@ function chat({ port, tokens, prefixCache }: ChatLoad, agent: Agent): Promise<Tr
         });
       });
       sent.on('error', (error: NodeJS.ErrnoException) => {
-        // A server may close a connection that it kept at the moment when it is used again: clients ask once more.
-        if (sent.reusedSocket && error.code === 'ECONNRESET') send();
+        // A server may close a connection at the moment when it is used: clients ask once more.
+        tries += 1;
+        if (error.code === 'ECONNRESET' && tries < maxTries) send();
         else reject(error);
       });
       sent.end(body);

@@ -62,7 +62,7 @@ export async function serve(model: string | undefined, flags: ServeFlags, versio
   let opened: OpenApp | undefined;
   try {
     // A file that a flag names may be unusable, which is said before anybody is let in and anything is loaded.
-    if (flags.mcpConfig !== undefined || flags.responsesStore !== undefined) opened = await open();
+    if (namesFiles(flags)) opened = await open();
     const { port } = await listen(door.server, flags).catch((error: unknown) => {
       throw new CliFailure(listenSentence(flags, error), 1, { cause: error });
     });
@@ -85,6 +85,10 @@ export async function serve(model: string | undefined, flags: ServeFlags, versio
   }
   // A load that is under way in native code would keep the process alive.
   process.exit(0);
+}
+
+function namesFiles({ mcpConfig, responsesStore = 'off' }: ServeFlags): boolean {
+  return mcpConfig !== undefined || (responsesStore !== 'off' && responsesStore !== 'memory');
 }
 
 /**

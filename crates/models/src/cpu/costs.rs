@@ -19,7 +19,7 @@ const LEAST_ROUNDS: usize = 2;
 const ROUNDS: usize = 3;
 
 /// Nothing more is measured once this has passed.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(120);
 
 /// Context at which it is measured what positions cost.
 const DEPTH: usize = 1024;
