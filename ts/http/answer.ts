@@ -32,10 +32,7 @@ async function collect<Chunk>(context: RequestContext, chunks: AsyncIterable<Chu
 export async function streamChunks(context: RequestContext, chunks: AsyncIterable<unknown>): Promise<void> {
   using sse = new SseStream(context);
   try {
-    for await (const chunk of chunks) {
-      const drained = sse.send(chunk);
-      if (drained !== undefined) await drained;
-    }
+    for await (const chunk of chunks) await sse.send(chunk);
     await sse.end();
   } catch (error) {
     // Until the status is out the error is an ordinary one.

@@ -12,13 +12,15 @@ use crate::step::BLOCK_SIZE;
 /// a prompt's.
 const ROWS: [usize; 10] = [1, 8, 32, 128, 4, 16, 64, 2, 6, 3];
 
-/// So many of them are measured in any case, so often: behind the last, time grows in proportion.
+/// So many of them are measured in any case: behind the last, time grows in proportion.
 const LEAST_ROWS: usize = 3;
-const LEAST_ROUNDS: usize = 2;
 
 const ROUNDS: usize = 3;
 
-/// Nothing more is measured once this has passed.
+/// Steps that must be known are timed a second time until this has passed. Longer ones are disturbed less.
+const LEAST_PATIENCE: Duration = Duration::from_millis(600);
+
+/// Nothing else is measured once this has passed.
 const PATIENCE: Duration = Duration::from_millis(120);
 
 /// Context at which it is measured what positions cost.
@@ -40,7 +42,12 @@ pub(super) fn calibrate(runner: &mut CpuRunner) -> Option<StepCosts> {
     let mut points = Vec::with_capacity(ROUNDS * ROWS.len());
     for round in 0..ROUNDS {
         for (i, rows) in ROWS.into_iter().enumerate() {
-            if (round >= LEAST_ROUNDS || i >= LEAST_ROWS) && started.elapsed() > PATIENCE {
+            let patience = match (i < LEAST_ROWS, round) {
+                (true, 0) => Duration::MAX,
+                (true, 1) => LEAST_PATIENCE,
+                _ => PATIENCE,
+            };
+            if started.elapsed() > patience {
                 break;
             }
             points.extend(time(runner, 0, rows).map(|time| (rows, time)));
@@ -49,8 +56,9 @@ pub(super) fn calibrate(runner: &mut CpuRunner) -> Option<StepCosts> {
     // What neighbours on the machine disturb only becomes longer: of several times the shortest is taken.
     let costs = StepCosts::new(points)?;
     let at_depth = |runner: &mut CpuRunner, rows: usize, alone: Duration| {
-        let deep = time(runner, DEPTH, rows).into_iter().chain(time(runner, DEPTH, rows)).min();
-        deep.map_or(Duration::ZERO, |deep| deep.saturating_sub(alone) / rows as u32)
+        let once = time(runner, DEPTH, rows);
+        let again = if started.elapsed() > LEAST_PATIENCE { None } else { time(runner, DEPTH, rows) };
+        once.into_iter().chain(again).min().map_or(Duration::ZERO, |deep| deep.saturating_sub(alone) / rows as u32)
     };
     let decode = at_depth(runner, 1, Duration::from_secs_f64(costs.rows(1)));
     let alone = Duration::from_secs_f64(costs.rows(32));
